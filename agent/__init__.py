@@ -1,0 +1,1 @@
+"""The daemon: frames in, decisions and targets out."""

@@ -1,0 +1,1 @@
+"""Ranks, routes and budgets: pure functions of the session state."""

@@ -1,0 +1,1 @@
+"""Adapters between microscope software and the daemon."""

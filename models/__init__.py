@@ -1,0 +1,1 @@
+"""The vision models: squares, holes and quality today, each behind a small protocol."""

@@ -1,0 +1,1 @@
+"""Holes: the perforated foil in medium-mag frames."""

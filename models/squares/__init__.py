@@ -1,0 +1,1 @@
+"""Squares: mesh openings in low-mag frames."""

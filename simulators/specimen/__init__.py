@@ -1,0 +1,1 @@
+"""One grid with a known truth, rendered at any magnification."""

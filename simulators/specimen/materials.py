@@ -1,0 +1,42 @@
+"""How strongly each material turns the phase of the beam and takes electrons away.
+
+Phase per nanometre is the interaction constant times the mean inner potential (Reimer & Kohl, *Transmission
+Electron Microscopy*, 5th ed., section 3.1). Loss goes with it in a fixed ratio, the amplitude contrast of 0.07
+that CTF programs assume for ice: transmission = exp(-2 κ phase). Ice then has a mean free path near 300 nm,
+a 20 nm carbon film passes 85 % and 50 nm of gold 29 %, as measured films do.
+"""
+
+from __future__ import annotations
+
+import math
+
+AMPLITUDE_CONTRAST = 0.07
+LOSS_PER_RADIAN = AMPLITUDE_CONTRAST / math.sqrt(1 - AMPLITUDE_CONTRAST**2)
+
+ICE_VOLT = 3.6
+CARBON_VOLT = 9.0
+GOLD_VOLT = 27.0
+PROTEIN_EXCESS_VOLT = 2.2
+LIPID_EXCESS_VOLT = 2.6
+
+CARBON_FOIL_NM = 20.0
+GOLD_FOIL_NM = 50.0
+
+_REST_KV = 510.999
+
+
+def wavelength_angstrom(voltage_kv: float) -> float:
+    """Relativistic wavelength: 12.2643 / sqrt(U (1 + 0.978e-6 U)), U in volts."""
+    volt = voltage_kv * 1e3
+    return 12.2643 / math.sqrt(volt * (1 + 0.978466e-6 * volt))
+
+
+def radian_per_volt_nm(voltage_kv: float) -> float:
+    """Interaction constant: 2π / (λ U) · (m₀c² + eU) / (2 m₀c² + eU)."""
+    nm = wavelength_angstrom(voltage_kv) / 10
+    return 2 * math.pi / (nm * voltage_kv * 1e3) * (_REST_KV + voltage_kv) / (2 * _REST_KV + voltage_kv)
+
+
+def transmission(phase_rad: float) -> float:
+    """Share of the beam that passes a material of this phase."""
+    return math.exp(-2 * LOSS_PER_RADIAN * phase_rad)

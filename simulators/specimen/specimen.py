@@ -1,0 +1,190 @@
+"""The grid itself: its truth, and its picture in any view."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.specimen import detector, mesh, noise, objects, optics, particles, projection
+from simulators.specimen import materials as m
+from simulators.specimen import view as views
+from simulators.specimen.micrograph import add_grain
+from simulators.specimen.settings import SpecimenSettings
+from simulators.specimen.squares import Square
+from simulators.specimen.truth import HoleTruth, ObjectTruth, SquareTruth
+from simulators.specimen.view import View
+
+OBJECTS_BELOW_ANGSTROM = 25.0
+_KEPT_HOLES = 256
+
+
+class Specimen:
+    """One grid with a known truth.
+
+    Parameters
+    ----------
+    settings
+        The make of the grid. Two specimens with equal settings are the same grid.
+    """
+
+    def __init__(self, settings: SpecimenSettings = SpecimenSettings()) -> None:  # noqa: B008 - frozen
+        self.settings = settings
+        drawn = float(noise.stream(settings.seed, 1).uniform(-30, 30))
+        self.mesh_angle_deg = drawn if settings.mesh_angle_deg is None else settings.mesh_angle_deg
+        angle = math.radians(self.mesh_angle_deg)
+        self._squares = [
+            Square(settings, index, (float(x), float(y)), angle)
+            for index, (x, y) in enumerate(mesh.centres(settings))
+        ]
+        self._places = np.array([(s.x_um, s.y_um) for s in self._squares]).reshape(-1, 2)
+        self._truth: tuple[SquareTruth, ...] | None = None
+        self._holes: dict[int, tuple[HoleTruth, ...]] = {}
+        self._objects: OrderedDict[tuple[int, int], objects.Objects] = OrderedDict()
+        self._species = particles.species_of(settings.seed)
+
+    @property
+    def squares(self) -> tuple[SquareTruth, ...]:
+        """All openings of the grid, row by row."""
+        if self._truth is None:
+            self._truth = tuple(square.truth() for square in self._squares)
+        return self._truth
+
+    def holes(self, square_index: int) -> tuple[HoleTruth, ...]:
+        """All whole holes of one square."""
+        if square_index not in self._holes:
+            self._holes[square_index] = self._squares[square_index].holes()
+        return self._holes[square_index]
+
+    def square_at(self, x_um: float, y_um: float) -> SquareTruth | None:
+        """The square whose opening holds a stage position."""
+        for square in self._near(x_um, y_um, 0.0):
+            x, y = square.from_stage(x_um, y_um)
+            if square.opening(np.array([[x]]), np.array([[y]]))[0, 0] > 0:
+                return self.squares[square.index]
+        return None
+
+    def hole_at(self, x_um: float, y_um: float) -> HoleTruth | None:
+        """The whole hole that holds a stage position."""
+        found = self.square_at(x_um, y_um)
+        if found is None:
+            return None
+        for hole in self.holes(found.index):
+            if math.hypot(hole.x_um - x_um, hole.y_um - y_um) <= hole.radius_um:
+                return hole
+        return None
+
+    def image_to_stage(self, view: View) -> tuple[float, float, float, float]:
+        """Matrix M, row major, µm per pixel: stage = centre + M @ (pixel - image centre)."""
+        return views.image_to_stage(view)
+
+    def stage_to_pixel(self, view: View, x_um: float, y_um: float) -> tuple[float, float]:
+        """Image point (x, y) of a stage position."""
+        return views.stage_to_pixel(view, x_um, y_um)
+
+    def pixel_to_stage(self, view: View, x: float, y: float) -> tuple[float, float]:
+        """Stage position in µm of an image point (x, y)."""
+        return views.pixel_to_stage(view, x, y)
+
+    def objects(self, view: View) -> tuple[ObjectTruth, ...]:
+        """Objects whose centre is in the frame; none where pixels are too coarse (25 Å) to show any."""
+        found, _, _ = self._objects_in(view, margin_px=0.0)
+        return tuple(
+            ObjectTruth(objects.KINDS[kind], x, y, size)
+            for kind, x, y, size in zip(
+                found.kind.tolist(),
+                found.x_um.tolist(),
+                found.y_um.tolist(),
+                found.diameter_nm.tolist(),
+                strict=True,
+            )
+        )
+
+    def render(self, view: View) -> NDArray[np.uint16]:
+        """Picture of a view in counts of the camera, shape (rows, columns)."""
+        s, px = self.settings, view.pixel_size_angstrom
+        near = self._near(view.x_um, view.y_um, view.reach_um)
+        phase, window = projection.project(near, view)
+        loss = np.float32(m.LOSS_PER_RADIAN) * phase
+        if px < OBJECTS_BELOW_ANGSTROM:
+            found, xs, ys = self._objects_in(view, margin_px=400 / px + 4)
+            bare = phase.copy()
+            particles.stamp(found, xs, ys, phase, loss, px / 10, s.voltage_kv, self._species)
+            add_grain(phase, view, s)
+            loss += np.float32(m.LOSS_PER_RADIAN) * (phase - bare)
+        if optics.matters(px, s.voltage_kv, view.defocus_um):
+            turn = view.astigmatism_angle_deg
+            intensity = optics.expose(
+                phase, loss, px, s.voltage_kv, view.defocus_um, view.astigmatism_um, turn
+            )
+        else:
+            intensity = np.exp(-2 * loss)
+        intensity = intensity * window + np.float32(0.002)
+        if view.drift_angstrom:
+            way = float(noise.stream(view.frame_seed, 41).uniform(0, 2 * math.pi))
+            intensity = optics.smeared(intensity, view.drift_angstrom / px, way)
+        intensity = intensity * illumination(view)
+        if s.inverted:
+            intensity = np.float32(1.05) - np.minimum(intensity, 1.05)
+        return detector.expose(intensity, view.dose_e_per_a2, px, view.frame_seed)
+
+    def _near(self, x_um: float, y_um: float, reach_um: float) -> list[Square]:
+        if not len(self._places):
+            return []
+        away = np.hypot(self._places[:, 0] - x_um, self._places[:, 1] - y_um)
+        return [self._squares[i] for i in np.flatnonzero(away < reach_um + self._squares[0].reach_um + 10)]
+
+    def _objects_in(
+        self, view: View, margin_px: float
+    ) -> tuple[objects.Objects, NDArray[np.float64], NDArray[np.float64]]:
+        parts = []
+        if view.pixel_size_angstrom < OBJECTS_BELOW_ANGSTROM and self.settings.content:
+            for square in self._near(view.x_um, view.y_um, view.reach_um):
+                x, y = square.from_stage(view.x_um, view.y_um)
+                t = square.table
+                close = np.hypot(t.x - x, t.y - y) < view.reach_um + t.radius + 0.1
+                parts += [self._in_hole(square, row) for row in np.flatnonzero(close & ~t.broken).tolist()]
+        found = objects.joined(parts)
+        a, b, c, d = views.image_to_stage(view)
+        cx, cy = view.centre_px
+        dx, dy, det = found.x_um - view.x_um, found.y_um - view.y_um, a * d - b * c
+        xs, ys = cx + (d * dx - b * dy) / det, cy + (a * dy - c * dx) / det
+        rows, columns = view.shape
+        inside = (xs > -0.5 - margin_px) & (xs < columns - 0.5 + margin_px)
+        inside &= (ys > -0.5 - margin_px) & (ys < rows - 0.5 + margin_px)
+        return found.within(inside), xs[inside], ys[inside]
+
+    def _in_hole(self, square: Square, row: int) -> objects.Objects:
+        key = (square.index, row)
+        if key not in self._objects:
+            t = square.table
+            x, y = square.to_stage(t.x[row : row + 1], t.y[row : row + 1])
+            self._objects[key] = objects.in_hole(
+                self.settings,
+                square.index,
+                row,
+                float(x[0]),
+                float(y[0]),
+                float(t.radius[row]),
+                float(t.ice_nm[row]),
+            )
+            while len(self._objects) > _KEPT_HOLES:
+                self._objects.popitem(last=False)
+        self._objects.move_to_end(key)
+        return self._objects[key]
+
+
+def illumination(view: View) -> NDArray[np.float32]:
+    """Brightness of the beam over the frame: a shallow fall to the corners, and the edge of the disc."""
+    rows, columns = view.shape
+    cx, cy = view.centre_px
+    y = (np.arange(rows, dtype=np.float32) - np.float32(cy))[:, None]
+    x = (np.arange(columns, dtype=np.float32) - np.float32(cx))[None, :]
+    r2 = x * x + y * y
+    light = 1 - np.float32(0.05) * r2 / np.float32(cx * cx + cy * cy + 1)
+    if view.beam_radius_um is not None:
+        r = np.sqrt(r2) * np.float32(view.pixel_size_um / view.beam_radius_um)
+        light = light * np.clip((1 - r) / 0.02 + 0.5, 0, 1)
+    return np.asarray(light, dtype=np.float32)

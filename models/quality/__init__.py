@@ -1,1 +1,5 @@
 """Quality of high-mag micrographs."""
+
+from models.quality.scorer import SimpleQualityScorer
+
+__all__ = ["SimpleQualityScorer"]

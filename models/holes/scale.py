@@ -1,0 +1,63 @@
+"""How large the holes are: every radius and both contrasts are tried, and what each would explain is measured."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.holes.prepare import Working
+from models.holes.template import match, peaks
+
+_WORK_RADIUS = 6.0  # the frame is reduced until the template has this radius
+_STEP = 1.2  # ratio of one radius to the next
+_SMALLEST, _LARGEST = 2.2, 0.3  # pixels; share of the shorter side
+_DARK_PENALTY = 0.6  # holes are brighter than the foil, nearly always
+_MOST_POINTS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """Holes of one radius and contrast.
+
+    Attributes
+    ----------
+    radius
+        In working pixels.
+    sign
+        1: brighter than the foil; -1: darker.
+    points, heights
+        Centres (n, 2) as (x, y) in working pixels, and their correlations (n,), highest first.
+    """
+
+    radius: float
+    sign: int
+    points: NDArray[np.float64]
+    heights: NDArray[np.float64]
+
+    def explained(self, area: float, chosen: NDArray[np.bool_] | None = None) -> float:
+        """Share of ``area`` pixels that these holes explain, each weighted by its correlation."""
+        heights = self.heights if chosen is None else self.heights[chosen]
+        weight = 1.0 if self.sign > 0 else _DARK_PENALTY
+        return float((heights**4).sum() * np.pi * self.radius**2 / area * weight)
+
+
+def noise_level(radius: float) -> float:
+    """Correlation that white noise hardly ever reaches with a hole of ``radius`` pixels."""
+    return float(max(0.42, 5.2 / np.sqrt(0.92 * np.pi * (1.45 * radius) ** 2)))
+
+
+def hypotheses(work: Working) -> list[Hypothesis]:
+    """One hypothesis for each radius and contrast that found anything."""
+    rows, columns = work.values.shape
+    found: list[Hypothesis] = []
+    radius = _SMALLEST * max(1.0, max(rows, columns) / 700.0)
+    while radius <= _LARGEST * min(rows, columns):
+        values, seen, k = work.shrunk(_WORK_RADIUS / radius)
+        response = match(values, seen, radius * k).correlation
+        for sign in (1, -1):
+            points, heights = peaks(sign * response, noise_level(radius * k), radius * k)
+            if len(points):
+                points = (points[:_MOST_POINTS] + 0.5) / k - 0.5
+                found.append(Hypothesis(radius, sign, points, heights[:_MOST_POINTS]))
+        radius *= _STEP
+    return found

@@ -1,0 +1,101 @@
+"""Normalised correlation of a frame with a disc inside a ring, frame edges and blind pixels left out.
+
+For a template that is one on a disc and zero on the ring round it, the correlation coefficient (Lewis, Vision
+Interface 1995, "Fast normalized cross-correlation") is the difference of the two means over the standard
+deviation of the pixels under the template, times ``sqrt(p * q)`` with the shares of pixels in disc and ring.
+Computed with a mask, a hole that the frame cuts correlates as well as a whole one.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.float32]
+
+_DISC, _RING_IN, _RING_OUT = 0.92, 1.08, 1.45  # in radii
+_LEAST_SEEN = 0.35  # share of disc and of ring that must be seen
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Answer of one template size at every pixel, shape (rows, columns).
+
+    Attributes
+    ----------
+    correlation
+        From -1 (dark disc on a bright ring) to 1 (bright on dark); 0 where too little is seen.
+    """
+
+    correlation: Plane
+
+
+def kernels(radius: float) -> tuple[Plane, Plane]:
+    """Disc and ring of a hole of ``radius`` pixels, soft at the border, shape (2 k + 1, 2 k + 1)."""
+    half = int(np.ceil(radius * _RING_OUT + 0.5))
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
+    r = np.hypot(x, y)
+    disc = np.clip(radius * _DISC - r + 0.5, 0.0, 1.0)
+    ring = np.clip(r - radius * _RING_IN + 0.5, 0.0, 1.0) * np.clip(radius * _RING_OUT - r + 0.5, 0.0, 1.0)
+    return disc.astype(np.float32), ring.astype(np.float32)
+
+
+def match(values: Plane, seen: Plane, radius: float) -> Match:
+    """Correlate with holes of ``radius`` pixels.
+
+    Parameters
+    ----------
+    values
+        Frame, shape (rows, columns); any offset and gain.
+    seen
+        1 where a pixel counts, 0 where it is blind; same shape.
+    radius
+        In pixels.
+    """
+    disc, ring = kernels(radius)
+    centre = float(values.mean())
+    masked = (values - centre) * seen
+
+    def total(plane: Plane, kernel: Plane) -> Plane:
+        return np.asarray(cv2.filter2D(plane, cv2.CV_32F, kernel, borderType=cv2.BORDER_CONSTANT), np.float32)
+
+    n_disc, n_ring = total(seen, disc), total(seen, ring)
+    n_disc_safe, n_ring_safe = np.maximum(n_disc, 1e-3), np.maximum(n_ring, 1e-3)
+    sum_disc, sum_ring = total(masked, disc), total(masked, ring)
+    n = n_disc_safe + n_ring_safe
+    square = total(masked * masked, disc + ring)
+    variance = square / n - ((sum_disc + sum_ring) / n) ** 2
+    floor = 1e-6 * float(masked.var()) + 1e-12
+    step = sum_disc / n_disc_safe - sum_ring / n_ring_safe
+    correlation = step * np.sqrt(n_disc_safe * n_ring_safe) / n / np.sqrt(np.maximum(variance, floor))
+    enough = (n_disc > _LEAST_SEEN * disc.sum()) & (n_ring > _LEAST_SEEN * ring.sum()) & (variance > floor)
+    return Match(np.where(enough, np.clip(correlation, -1.0, 1.0), 0.0).astype(np.float32))
+
+
+def peaks(response: Plane, least: float, apart: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Local maxima of a response above ``least`` and at least ``apart`` pixels from a higher one.
+
+    Returns
+    -------
+    points, heights
+        Shapes (n, 2) as (x, y), to a fraction of a pixel, and (n,), highest first.
+    """
+    k = max(1, round(apart))
+    window = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * k + 1, 2 * k + 1))
+    top = (response >= cv2.dilate(response, window)) & (response > least)
+    y, x = np.nonzero(top)
+    height = response[y, x].astype(np.float64)
+    order = np.lexsort((x, y, -height))
+    x, y, height = x[order], y[order], height[order]
+    rows, columns = response.shape
+    points = np.stack([x, y], axis=1).astype(np.float64)
+    for axis, (size, dx, dy) in enumerate(((columns, 1, 0), (rows, 0, 1))):
+        at = points[:, axis]
+        inner = (at > 0) & (at < size - 1)
+        lower = response[y - dy * inner, x - dx * inner].astype(np.float64)
+        upper = response[y + dy * inner, x + dx * inner].astype(np.float64)
+        bend = lower - 2.0 * height + upper
+        shift = np.where(inner & (bend < -1e-9), 0.5 * (lower - upper) / np.minimum(bend, -1e-9), 0.0)
+        points[:, axis] = at + np.clip(shift, -0.5, 0.5)
+    return points, height

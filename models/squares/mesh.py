@@ -1,0 +1,98 @@
+"""The mesh: which blobs stand on the grid's lattice, which belong together, and which are no squares.
+
+The lattice bends with stage errors and montage seams, so a blob takes its index from the nearest blobs that
+already have one, and its expected place likewise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from models.holes.lattice import LatticeFit, fit_lattice
+from models.squares.polygons import Blob, Points, common_angle, merged
+
+_WHOLE = 0.5  # of the nominal area: large enough to carry the lattice
+_LEAST = 0.13  # of the nominal area: smaller ones are dust, cracks and glows
+_OFF = 0.36  # of the pitch: further from its place, a blob is no square
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Squares of a frame with what they share.
+
+    Attributes
+    ----------
+    squares
+        One blob per mesh opening.
+    angle_deg
+        Angle of the openings' sides.
+    nominal_area
+        Area of a whole opening, in working pixels.
+    lattice
+        Lattice of the openings, or None where too few are seen.
+    """
+
+    squares: list[Blob]
+    angle_deg: float
+    nominal_area: float
+    lattice: LatticeFit | None
+
+
+def nominal_area(blobs: list[Blob]) -> float:
+    """Area of a whole opening: the area that most of the open pixels' blobs come near, small debris left out."""
+    area = np.sort(np.array([b.area for b in blobs]))
+    weight = np.cumsum(area) / area.sum()
+    return float(area[int(np.searchsorted(weight, 0.5))])
+
+
+def build_mesh(blobs: list[Blob], inside: NDArray[np.bool_]) -> Mesh:
+    """Squares among ``blobs`` (not empty); ``inside`` says which blobs the frame does not cut."""
+    nominal = nominal_area(blobs)
+    carriers = [k for k, b in enumerate(blobs) if inside[k] and _WHOLE * nominal <= b.area <= 2.0 * nominal]
+    angle = common_angle([blobs[k] for k in carriers] or blobs)
+    centres = np.array([b.box_centre(angle) for b in blobs])
+    fit = fit_lattice(centres[carriers]) if len(carriers) >= 3 else None
+    if fit is None or fit.member.sum() < max(3, 0.4 * len(carriers)):
+        kept = [b for b in blobs if b.area >= 0.3 * nominal]
+        return Mesh(kept, angle, nominal, None)
+    member = np.flatnonzero(fit.member)
+    seeds = Anchors(centres[carriers][member], fit.indices[member], fit.basis)
+    index, _ = seeds.locate(centres)
+    cells: dict[tuple[int, int], list[int]] = {}
+    for k in range(len(blobs)):
+        cells.setdefault((int(index[k, 0]), int(index[k, 1])), []).append(k)
+    squares: list[Blob] = []
+    for members in cells.values():
+        blob = merged([blobs[k] for k in members])
+        if blob.area < _LEAST * nominal:
+            continue
+        _, off_place = seeds.locate(blob.box_centre(angle)[None, :])
+        if float(off_place[0]) > _OFF * fit.pitch:
+            continue
+        squares.append(blob)
+    return Mesh(squares, angle, nominal, fit)
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Known points with their indices, from which others are located."""
+
+    points: Points
+    indices: NDArray[np.int64]
+    basis: Points
+
+    def locate(self, others: Points) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Index of each of ``others`` (n, 2), and its distance from the place of that index, in pixels."""
+        k = min(6, len(self.points))
+        distance, near = cKDTree(self.points).query(others, k=k)
+        distance, near = distance.reshape(len(others), k), near.reshape(len(others), k)
+        weight = 1.0 / (distance**2 + 1e-3 * float(np.abs(np.linalg.det(self.basis))))
+        weight /= weight.sum(axis=1, keepdims=True)
+        # Continuous index that each neighbour would give, averaged.
+        step = others[:, None, :] - self.points[near]
+        units = self.indices[near] + np.einsum("ij,nkj->nki", np.linalg.inv(self.basis), step)
+        mean = np.einsum("nk,nki->ni", weight, units)
+        whole = np.rint(mean)
+        return whole.astype(np.int64), np.hypot(*((mean - whole) @ self.basis.T).T)

@@ -1,0 +1,123 @@
+"""What each square is worth, from summary statistics relative to the other squares of the frame.
+
+The statistics are those of Kim et al. (IUCrJ 10, 90, 2023, section "Square scoring"): area, mean, maximum,
+minimum, variance, kurtosis and skew. Operators like whole, evenly grey, medium-bright squares; a square that is
+bright is empty, one that mixes bright and grey is torn, one that is dark or small is thick.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.detections import SquareLabel
+from models.squares.polygons import Blob
+
+_BRIGHT_STEP = 1.25  # empty openings are at least this much brighter than film
+_EMPTY, _TORN = 0.8, 0.12  # share of bright pixels
+
+
+def bright_level(values: NDArray[np.float32]) -> float | None:
+    """Level above which a pixel of an opening shows no film, or None when the openings have one level only.
+
+    Parameters
+    ----------
+    values
+        Working counts of the pixels in all squares, shape (n,).
+    """
+    sample = values[:: max(1, len(values) // 200_000)]
+    byte = np.clip(sample, 0, 255).astype(np.uint8)[None, :]
+    split, _ = cv2.threshold(byte, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    low, high = byte[byte <= split], byte[byte > split]
+    if len(low) < 10 or len(high) < 0.01 * byte.size:
+        return None
+    film, open_ = float(np.median(low)), float(np.median(high))
+    noise = 0.5 * float(np.std(low[low > np.percentile(low, 20)]) + np.std(high))
+    if open_ < _BRIGHT_STEP * film or open_ - film < 3.0 * noise:
+        return None
+    return float((film + 2.0 * open_) / 3.0)
+
+
+def statistics(values: NDArray[np.float32], bright: float | None) -> dict[str, float]:
+    """Summary statistics of the counts in one square, shape (n,)."""
+    mean = float(values.mean())
+    spread = float(values.std())
+    centred = (values - mean) / max(spread, 1e-6)
+    return {
+        "mean": mean,
+        "max": float(np.percentile(values, 99)),
+        "min": float(np.percentile(values, 1)),
+        "variance": spread**2,
+        "skew": float((centred**3).mean()),
+        "kurtosis": float((centred**4).mean() - 3.0),
+        "bright_share": float((values > bright).mean()) if bright is not None else 0.0,
+    }
+
+
+def judge(
+    squares: list[Blob],
+    pixels: list[NDArray[np.float32]],
+    *,
+    angle_deg: float,
+    nominal_area: float,
+    touches_edge: NDArray[np.bool_],
+) -> list[tuple[float, SquareLabel, dict[str, float]]]:
+    """Score, label and reasons of each square.
+
+    Parameters
+    ----------
+    squares, pixels
+        The squares and the working counts inside each, one array of shape (n,) per square.
+    angle_deg, nominal_area
+        What the mesh says of a whole opening, in working pixels.
+    touches_edge
+        Which squares the frame cuts.
+    """
+    if not squares:
+        return []
+    bright = bright_level(np.concatenate(pixels))
+    stats = [statistics(p, bright) for p in pixels]
+    film = [s["mean"] for s in stats if s["bright_share"] < _TORN]
+    usual = float(np.median(film)) if film else float(np.median([s["mean"] for s in stats]))
+    deviation = float(np.median([np.sqrt(s["variance"]) for s in stats])) / max(usual, 1e-6)
+    answers: list[tuple[float, SquareLabel, dict[str, float]]] = []
+    for blob, stat, cut in zip(squares, stats, touches_edge, strict=True):
+        features = {
+            "area": blob.area / nominal_area,
+            "fill": blob.rectangularity(angle_deg),
+            "mean": stat["mean"] / max(usual, 1e-6),
+            "max": stat["max"] / max(usual, 1e-6),
+            "min": stat["min"] / max(usual, 1e-6),
+            "variance": stat["variance"] / max(usual, 1e-6) ** 2,
+            "skew": stat["skew"],
+            "kurtosis": stat["kurtosis"],
+            "bright_share": stat["bright_share"],
+        }
+        score = _score(features, deviation)
+        answers.append((score * (0.5 if cut else 1.0), _label(features, bool(cut)), features))
+    return answers
+
+
+def _score(features: dict[str, float], deviation: float) -> float:
+    whole = float(np.clip(min(features["area"], 1.0) * min(features["fill"] / 0.85, 1.0), 0.0, 1.0))
+    even = float(np.exp(-max(0.0, np.sqrt(features["variance"]) - deviation) / 0.25))
+    medium = float(np.exp(-(((features["mean"] - 1.0) / 0.35) ** 2)))
+    film = (1.0 - features["bright_share"]) ** 2
+    return round(
+        float(np.clip(whole * (0.3 + 0.7 * even) * (0.2 + 0.8 * medium) * (0.1 + 0.9 * film), 0, 1)), 6
+    )
+
+
+def _label(features: dict[str, float], cut: bool) -> SquareLabel:
+    if cut:
+        return "partial"
+    if features["area"] < 0.3 and features["mean"] < 0.75:
+        return "dark"
+    if features["bright_share"] > _EMPTY:
+        return "empty"
+    if features["bright_share"] > _TORN or features["fill"] < 0.6:
+        return "broken"
+    if features["area"] < 0.6 or features["mean"] < 0.7:
+        return "thick"
+    if features["mean"] > 1.35:
+        return "thin"
+    return "good"

@@ -37,6 +37,39 @@ class Dirt:
         return np.asarray(np.minimum((depth * np.minimum(r, big) ** 2 / big**2).sum(axis=0), 1.0))
 
 
+FROST_PER_UM2 = 5.0
+_FROST_NM = (8.0, 16.0)  # smallest radius, and scale of the rest
+
+
+def frost_cover(amount: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of an area that ``frost`` of this amount covers on average."""
+    low, scale = _FROST_NM[0] * 1e-3, _FROST_NM[1] * 1e-3
+    return np.asarray(np.minimum(amount * FROST_PER_UM2 * math.pi * (low**2 + 2 * low * scale + 2 * scale**2), 1.0))
+
+
+def frost(seed: int, square: int, row: int, centre_um: tuple[float, float], radius_um: float, amount: float) -> Dirt:
+    """Small lumps in and around one hole, seen at high magnification only; places about the square's centre."""
+    rng = noise.stream(seed, 19, square, row)
+    reach = 1.5 * radius_um
+    n = int(rng.poisson(amount * FROST_PER_UM2 * math.pi * reach**2))
+    r, t = reach * np.sqrt(rng.uniform(size=n)), rng.uniform(0, 2 * math.pi, n)
+    x, y = centre_um[0] + r * np.cos(t), centre_um[1] + r * np.sin(t)
+    radius = (_FROST_NM[0] + rng.exponential(_FROST_NM[1], n)) * 1e-3
+    twin = rng.uniform(size=n) < 0.35  # lumps that touch
+    side = rng.uniform(0, 2 * math.pi, n)
+    x = np.concatenate([x, (x + 1.3 * radius * np.cos(side))[twin]])
+    y = np.concatenate([y, (y + 1.3 * radius * np.sin(side))[twin]])
+    radius = np.concatenate([radius, radius[twin] * 0.8])
+    return Dirt(
+        x=x,
+        y=y,
+        radius=radius,
+        thickness_nm=1500 * radius * rng.uniform(0.35, 1.0, len(x)),
+        lobes=rng.integers(0, 2**31, len(x)),
+        crystal=rng.uniform(size=len(x)) < 0.08,
+    )
+
+
 def draw(seed: int, square: int, half_um: float, amount: float) -> Dirt:
     """Lumps of one square, ``amount`` times the usual number, sizes by a power law."""
     rng = noise.stream(seed, 13, square)

@@ -70,7 +70,7 @@ class Damage:
         """Distance in µm from the nearest torn edge, positive where there is foil."""
         film = np.full(x.shape, -WHOLE if self.gone or self.flaps else WHOLE, np.float32)
         if self.flaps or self.punctures or self.gone:
-            rough = noise.sample(self.seed, 2.3, x, y, 90.0, self.shift)
+            rough = noise.sample(self.seed, 2.9, x, y, 90.0, self.shift)
         for flap in self.flaps:
             edge = np.float32(flap.cos) * x + np.float32(flap.sin) * y - np.float32(flap.offset_um)
             film = np.maximum(film, edge + np.float32(flap.ragged_um) * rough)
@@ -87,17 +87,17 @@ class Damage:
         """Distance inside the rolled-up foil that still hangs on the bars; negative outside it."""
         if not self.rags_um:
             return np.full(x.shape, -WHOLE, np.float32)
-        rough = noise.sample(self.seed + 5, 2.2, x, y, 110.0, self.shift)
+        rough = noise.sample(self.seed + 5, 2.8, x, y, 75.0, self.shift)
         return np.asarray(
-            np.float32(self.rags_um) * (rough - np.float32(0.15)) - opening * 0.8, dtype=np.float32
+            np.float32(self.rags_um) * (rough - np.float32(0.1)) - opening * 0.55, dtype=np.float32
         )
 
     def _gap(self, crack: Crack, x: Field, y: Field) -> Field:
         along = np.float32(crack.cos) * x + np.float32(crack.sin) * y
         across = np.float32(crack.cos) * y - np.float32(crack.sin) * x - np.float32(crack.offset_um)
         still = np.full_like(along, 37.0)
-        bend = noise.sample(self.seed + 1, 2.8, along, still, 140.0, self.shift)
-        fine = noise.sample(self.seed + 2, 1.8, along, still, 60.0, self.shift)
+        bend = noise.sample(self.seed + 1, 3.4, along, still, 140.0, self.shift)
+        fine = noise.sample(self.seed + 2, 2.2, along, still, 60.0, self.shift)
         centre = np.float32(crack.wander_um) * bend + np.float32(0.25) * fine
         taper = np.clip(
             np.minimum(along - np.float32(crack.start_um), np.float32(crack.end_um) - along) / 6.0, -1.0, 1.0

@@ -90,7 +90,7 @@ def in_hole(
         if "particles" in settings.content:
             size = species_nm(settings)
             fit = min(1.0, ice_nm / (size * 1.3))
-            density = 0.16 * rng.uniform(0.35, 1.3) * fit / (size * 1e-3) ** 2
+            density = 0.26 * rng.uniform(0.35, 1.3) * fit / (size * 1e-3) ** 2
             parts.append(_scattered(rng, PARTICLE, radius_um, density, size, 0.0))
     found = joined(parts)
     places = np.stack([found.x_um, found.y_um], axis=1)

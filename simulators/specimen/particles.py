@@ -40,7 +40,7 @@ def _atoms(species: int) -> NDArray[np.float64]:
             for n, h in enumerate(heights)
         ]
         middle = np.concatenate([np.stack(c, axis=1) for c in centres])
-        shape = rng.normal(0, size, (90, 3))
+        shape = rng.normal(0, size, (220, 3))
         turn = np.tile(angle, len(heights))
         c, s = np.cos(turn)[:, None], np.sin(turn)[:, None]
         x = middle[:, :1] + c * shape[:, 0] - s * shape[:, 1]
@@ -53,11 +53,11 @@ def _atoms(species: int) -> NDArray[np.float64]:
         unit = np.stack(
             [np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], axis=1
         )
-        return np.concatenate([5.0 * u + rng.normal(0, 0.95, (120, 3)) for u in unit])
-    parts, spread, size = ((26, 4.6, 1.7), (12, 2.9, 1.4))[species - 3]
+        return np.concatenate([5.0 * u + rng.normal(0, 0.95, (260, 3)) for u in unit])
+    parts, spread, size = ((18, 3.6, 2.3), (9, 2.2, 1.9))[species - 3]
     walk = rng.normal(0, spread, (parts, 3)) * np.array([1.0, 0.8, 0.65])
     walk -= walk.mean(axis=0)
-    return np.concatenate([w + rng.normal(0, size * rng.uniform(0.6, 1.1), (110, 3)) for w in walk])
+    return np.concatenate([w + rng.normal(0, size * rng.uniform(0.6, 1.1), (300, 3)) for w in walk])
 
 
 def _turn(rng: np.random.Generator, along_axis: float) -> NDArray[np.float64]:
@@ -80,7 +80,7 @@ def particle(species: int, pose: int, pixel_nm: float, voltage_kv: float) -> Fie
     # 0.55 nm³ per point stands for 0.4 kDa of protein at 0.73 kDa per nm³
     volume = _volume_per_point(species)
     projected = counts * volume / pixel_nm**2
-    smooth = cv2.GaussianBlur(projected.astype(np.float32), (0, 0), max(0.42 / pixel_nm, 0.4))
+    smooth = cv2.GaussianBlur(projected.astype(np.float32), (0, 0), max(0.6 / pixel_nm, 0.4))
     return np.asarray(
         smooth * np.float32(m.radian_per_volt_nm(voltage_kv) * m.PROTEIN_EXCESS_VOLT), dtype=np.float32
     )

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.specimen import ice, mesh, noise
 from simulators.specimen import materials as m
+from simulators.specimen.contamination import Dirt
 from simulators.specimen.noise import Field
-from simulators.specimen.squares import Square
+from simulators.specimen.squares import Floats, Square
 from simulators.specimen.view import Matrix, View, image_to_stage
 
 BAR_PHASE = 60.0
+FROST_BELOW_UM = 0.008
 _COARSE = 400
 
 
@@ -45,44 +48,74 @@ class Fields:
         )  # fmt: skip
 
 
-def fields(square: Square, x: Field, y: Field) -> Fields:
-    """Slow fields at points about the centre of a square (µm, mesh axes)."""
+def fields(square: Square, x: Field, y: Field, pixel_um: float) -> Fields:
+    """Slow fields at points about the centre of a square (µm, mesh axes), ``pixel_um`` apart."""
+    seed, shift = square.settings.seed, square.ice.shift
     opening = mesh.inner_distance(square.hexagonal, x, y, square.apothem_um, square.rounding_um)
-    shift = square.ice.shift
-    opening = opening + np.float32(square.rough_um) * noise.sample(
-        square.settings.seed + 9, 2.2, x, y, 60.0, shift
-    )
+    opening = opening + np.float32(square.rough_um) * noise.sample(seed + 9, 2.9, x, y, 60.0, shift)
     thick = square.ice.at(x, y, opening)
     film = square.damage.film(x, y, opening)
     table = square.table
     i, j, dx, dy = square.lattice.nearest(x, y)
     row = table.rows(i, j)
-    known = row >= 0
-    away = np.hypot(dx, dy)
-    if not len(table.x):
-        return Fields(opening, film, np.full_like(x, -1.0), thick, ice.on_foil(thick), np.zeros_like(x))
-    radius = np.where(known, table.radius[row], -1.0).astype(np.float32)
-    hole = (radius - away).astype(np.float32)
-    share = np.minimum(away / np.maximum(radius, 1e-3), 1.2).astype(np.float32)
-    inside = table.ice_nm[row].astype(np.float32)
-    rise = np.minimum(0.45 * inside, 45.0) * share**4
-    extra = np.zeros_like(x)
+    if len(table.x):
+        radius = np.where(row >= 0, table.radius[row], -1.0).astype(np.float32)
+        inside = table.ice_nm[row].astype(np.float32)
+        lean_x, lean_y = table.lean_x[row], table.lean_y[row]
+        crystal = table.crystalline[row].astype(np.float32)
+    else:
+        radius, inside = np.full_like(x, -1.0), thick
+        lean_x = lean_y = crystal = np.zeros_like(x)
+    away = np.hypot(dx, dy).astype(np.float32)
+    hole = radius - away
+    if pixel_um < 0.06:
+        hole = hole + np.float32(0.02 * square.foil_rough) * noise.sample(seed + 8, 3.2, x, y, 9.0, shift)
+    share = np.minimum(away / np.maximum(radius, 1e-3), 1.2)
+    lean = (lean_x * dx + lean_y * dy).astype(np.float32) / np.maximum(radius, 1e-3)
+    hole_ice = inside * np.clip(1 + lean, 0.3, 2.0) + np.minimum(0.4 * inside, 45.0) * share**4
+    if pixel_um < 0.06 and square.crystalline > 0:
+        hole_ice = hole_ice * (1 + 1.1 * crystal * _mottle(seed, x, y, pixel_um))
+    extra = _foil_grain(square, x, y, pixel_um)
+    collar = np.exp(np.minimum(hole, 0) / np.float32(0.16)) * np.minimum(inside * 0.5 + 12, 45)
+    film_ice = ice.on_foil(thick) + collar * (radius > 0)
     if square.damage.torn or square.damage.cracks or square.damage.punctures:
-        near = np.exp(-np.maximum(film, 0) / np.float32(square.damage.curl_um * 0.4)) * (film < 12)
-        wave = noise.sample(square.settings.seed + 6, 2.0, x, y, 70.0, shift)
-        extra = np.float32(70.0) * near * np.maximum(wave + 0.3, 0)
+        near = np.exp(-np.maximum(film, 0) / np.float32(square.damage.curl_um * 0.5)) * (film < 12)
+        wave = noise.sample(seed + 6, 2.6, x, y, 60.0, shift)
+        extra = extra + np.float32(110.0) * near * np.maximum(wave + 0.4, 0)
         if square.damage.rags_um:
             rag = square.damage.rag(x, y, opening)
-            extra = extra + np.clip(rag, 0, 3) * np.float32(260.0)
-    return Fields(opening, film, hole, inside + rise, ice.on_foil(thick), extra.astype(np.float32))
+            extra = extra + np.clip(rag, 0, 3) * np.float32(260.0) * (1 + 0.4 * wave)
+    as_field = [np.asarray(f, dtype=np.float32) for f in (opening, film, hole, hole_ice, film_ice, extra)]
+    return Fields(*as_field)
+
+
+def _mottle(seed: int, x: Field, y: Field, pixel_um: float) -> Field:
+    """Crystals that grew into each other: dark grains of some ten nanometres, patches of a few hundred."""
+    coarse = noise.sample(seed + 12, 2.2, x, y, 14.0)
+    if pixel_um > 0.008:
+        return coarse
+    fine = noise.sample(seed + 13, 2.4, x, y, 3.1)
+    return np.asarray(0.55 * coarse + 0.75 * np.maximum(fine, -0.6) ** 2 * np.sign(fine), dtype=np.float32)
+
+
+def _foil_grain(square: Square, x: Field, y: Field, pixel_um: float) -> Field:
+    """Uneven foil in nm: carbon is smooth with broad stains, gold is grains of 50 to 200 nm."""
+    seed, shift = square.settings.seed, square.ice.shift
+    gold = square.settings.foil == "gold"
+    stains = noise.sample(seed + 20, 2.6, x, y, 70.0, shift) * np.float32(1.2 * square.foil_rough)
+    if pixel_um > 0.5:
+        return stains
+    weight = min(1.0, 0.08 / pixel_um) * (11.0 if gold else 1.0 * square.foil_rough)
+    grains = noise.sample(seed + 21, 1.0 if gold else 1.6, x, y, 26.0, shift)
+    return np.asarray(stains + np.float32(weight) * grains, dtype=np.float32)
 
 
 def _step(distance: Field, soft_um: float) -> Field:
     return np.clip(np.float32(0.5) + distance * np.float32(1 / soft_um), 0, 1)
 
 
-def compose(square: Square, f: Fields, pixel_um: float) -> tuple[Field, Field]:
-    """Phase in rad of what lies in the opening, and the share of each pixel that the opening covers."""
+def compose(square: Square, f: Fields, pixel_um: float) -> tuple[Field, Field, Field]:
+    """Phase in rad of what lies in the opening, share of each pixel in the opening, share covered by foil."""
     kv = square.settings.voltage_kv
     unit = np.float32(m.radian_per_volt_nm(kv))
     gold = square.settings.foil == "gold"
@@ -92,7 +125,7 @@ def compose(square: Square, f: Fields, pixel_um: float) -> tuple[Field, Field]:
     film = _step(f.film, soft)
     pitch, diameter = square.settings.hole_pitch_um, square.settings.hole_diameter_um
     ice_unit = unit * np.float32(m.ICE_VOLT)
-    solid = ice_unit * f.film_ice + unit * np.float32(foil_volt) * (np.float32(foil_nm) + f.extra_foil)
+    solid = ice_unit * f.film_ice + unit * np.float32(foil_volt) * np.maximum(np.float32(foil_nm) + f.extra_foil, np.float32(0.4 * foil_nm))
     open_ = ice_unit * f.hole_ice
     seen = float(np.clip(2.2 - 2.4 * pixel_um / (pitch - 0.4 * diameter), 0, 1))
     hole = _step(f.hole, soft)
@@ -110,7 +143,8 @@ def compose(square: Square, f: Fields, pixel_um: float) -> tuple[Field, Field]:
         phase = np.log(np.maximum(1 - film + film * np.exp(kappa * phase), 1e-9)) / kappa
     else:
         phase = phase * film
-    return np.asarray(phase, dtype=np.float32), _step(f.opening, max(soft, 0.05))
+    foil = film * (1 - hole)
+    return np.asarray(phase, dtype=np.float32), _step(f.opening, max(soft, 0.05)), foil
 
 
 def _patch(square: Square, view: View, matrix: Matrix) -> tuple[slice, slice] | None:
@@ -147,11 +181,19 @@ def local_points(square: Square, view: View, patch: tuple[slice, slice], step: f
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def project(squares: list[Square], view: View) -> tuple[Field, Field]:
-    """Phase (rad) and window (0 behind bars, 1 in openings) of a view, each of the shape of the frame."""
+def holes_seen(square: Square, view: View) -> NDArray[np.intp]:
+    """Rows of the hole table whose hole may touch the frame."""
+    x, y = square.from_stage(view.x_um, view.y_um)
+    t = square.table
+    return np.flatnonzero(np.hypot(t.x - x, t.y - y) < view.reach_um + 1.5 * t.radius + 0.1)
+
+
+def project(squares: list[Square], view: View) -> tuple[Field, Field, Field]:
+    """Phase (rad), window (0 behind bars, 1 in openings) and share of foil, each of the shape of the frame."""
     matrix = image_to_stage(view)
     phase = np.zeros(view.shape, np.float32)
     window = np.zeros(view.shape, np.float32)
+    foil = np.zeros(view.shape, np.float32)
     slant = np.float32(1 / math.cos(math.radians(view.tilt_deg)))
     for square in squares:
         patch = _patch(square, view, matrix)
@@ -161,36 +203,50 @@ def project(squares: list[Square], view: View) -> tuple[Field, Field]:
         fine = view.pixel_size_um < 0.004
         step = max(1.0, max(rows, columns) / _COARSE) if fine else 1.0
         x, y = local_points(square, view, patch, step)
-        slow = fields(square, x, y)
+        slow = fields(square, x, y, view.pixel_size_um * step)
         if step > 1:
             slow = slow.enlarged(columns, rows)
-        part, share = compose(square, slow, view.pixel_size_um)
-        stamp_dirt(square, view, patch, part)
+        part, share, solid = compose(square, slow, view.pixel_size_um)
+        corner = (patch[0].start, patch[1].start)
+        per_nm = m.radian_per_volt_nm(square.settings.voltage_kv) * m.ICE_VOLT
+        stamp_dirt(square.dirt, square.to_stage(square.dirt.x, square.dirt.y), view, corner, part, per_nm)
+        if view.pixel_size_um < FROST_BELOW_UM:
+            for row in holes_seen(square, view).tolist():
+                frost = square.frost(row)
+                stamp_dirt(frost, square.to_stage(frost.x, frost.y), view, corner, part, per_nm)
+        np.copyto(foil[patch], solid, where=share > window[patch])
         np.copyto(phase[patch], part * slant, where=share > window[patch])
         np.maximum(window[patch], share, out=window[patch])
-    return phase, window
+    return phase, window, foil
 
 
-def stamp_dirt(square: Square, view: View, patch: tuple[slice, slice], phase: Field) -> None:
-    """Add the lumps of a square to the phase of its patch, each with an outline of its own."""
-    dirt, px = square.dirt, view.pixel_size_um
-    big = np.flatnonzero(dirt.radius > 0.6 * px)
-    if not len(big):
-        return
+def stamp_dirt(dirt: Dirt, stage_um: tuple[Floats, Floats], view: View, corner: tuple[int, int], phase: Field, per_nm: float) -> None:
+    """Add lumps to a phase map, each with an outline of its own.
+
+    Parameters
+    ----------
+    dirt, stage_um
+        The lumps and their places on the stage (x, y).
+    view, corner, phase
+        The frame, and the part of it to draw on with its first (row, column).
+    per_nm
+        Phase of a nanometre of ice.
+    """
+    px = view.pixel_size_um
     a, b, c, d = image_to_stage(view)
     det = a * d - b * c
     cx, cy = view.centre_px
-    sx, sy = square.to_stage(dirt.x[big], dirt.y[big])
-    dx, dy = sx - view.x_um, sy - view.y_um
-    xs = cx + (d * dx - b * dy) / det - patch[1].start
-    ys = cy + (a * dy - c * dx) / det - patch[0].start
+    dx, dy = stage_um[0] - view.x_um, stage_um[1] - view.y_um
+    xs = cx + (d * dx - b * dy) / det - corner[1]
+    ys = cy + (a * dy - c * dx) / det - corner[0]
     rows, columns = phase.shape
-    per_nm = m.radian_per_volt_nm(square.settings.voltage_kv) * m.ICE_VOLT
-    for k, x, y in zip(big.tolist(), xs.tolist(), ys.tolist(), strict=True):
-        radius = dirt.radius[k] / px
-        reach = 1.5 * radius + 1
-        top, bottom = max(0, math.floor(y - reach)), min(rows, math.ceil(y + reach) + 1)
-        left, right = max(0, math.floor(x - reach)), min(columns, math.ceil(x + reach) + 1)
+    reach = 1.5 * dirt.radius / px + 1
+    seen = (dirt.radius > 0.6 * px) & (xs > -reach) & (xs < columns + reach) & (ys > -reach) & (ys < rows + reach)
+    for k in np.flatnonzero(seen).tolist():
+        x, y, radius = float(xs[k]), float(ys[k]), float(dirt.radius[k]) / px
+        far = 1.5 * radius + 1
+        top, bottom = max(0, math.floor(y - far)), min(rows, math.ceil(y + far) + 1)
+        left, right = max(0, math.floor(x - far)), min(columns, math.ceil(x + far) + 1)
         if top >= bottom or left >= right:
             continue
         v = (np.arange(top, bottom, dtype=np.float32) - np.float32(y))[:, None]
@@ -199,6 +255,8 @@ def stamp_dirt(square: Square, view: View, patch: tuple[slice, slice], phase: Fi
         if radius > 2.5:
             r2 = r2 * _lobes(int(dirt.lobes[k]), bool(dirt.crystal[k]), u, v)
         dome = np.sqrt(np.clip(1 - r2, 0, 1))
+        if dirt.crystal[k]:
+            dome = np.minimum(dome * 2.5, 1)
         phase[top:bottom, left:right] += np.float32(per_nm * dirt.thickness_nm[k]) * dome
 
 

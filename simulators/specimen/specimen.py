@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from dataclasses import replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from simulators.specimen import detector, mesh, noise, objects, optics, particles, projection
 from simulators.specimen import materials as m
@@ -105,14 +108,15 @@ class Specimen:
     def render(self, view: View) -> NDArray[np.uint16]:
         """Picture of a view in counts of the camera, shape (rows, columns)."""
         s, px = self.settings, view.pixel_size_angstrom
+        frame, view = view, _padded(view, s.voltage_kv)
         near = self._near(view.x_um, view.y_um, view.reach_um)
-        phase, window = projection.project(near, view)
+        phase, window, foil = projection.project(near, view)
         loss = np.float32(m.LOSS_PER_RADIAN) * phase
         if px < OBJECTS_BELOW_ANGSTROM:
             found, xs, ys = self._objects_in(view, margin_px=400 / px + 4)
             bare = phase.copy()
             particles.stamp(found, xs, ys, phase, loss, px / 10, s.voltage_kv, self._species)
-            add_grain(phase, view, s)
+            add_grain(phase, foil, view, s)
             loss += np.float32(m.LOSS_PER_RADIAN) * (phase - bare)
         if optics.matters(px, s.voltage_kv, view.defocus_um):
             turn = view.astigmatism_angle_deg
@@ -122,10 +126,14 @@ class Specimen:
         else:
             intensity = np.exp(-2 * loss)
         intensity = intensity * window + np.float32(0.002)
+        rows, columns = frame.shape
+        top, left = (view.shape[0] - rows) // 2, (view.shape[1] - columns) // 2
         if view.drift_angstrom:
             way = float(noise.stream(view.frame_seed, 41).uniform(0, 2 * math.pi))
             intensity = optics.smeared(intensity, view.drift_angstrom / px, way)
-        intensity = intensity * illumination(view)
+        intensity = intensity[top : top + rows, left : left + columns] * illumination(frame)
+        if px > 25:
+            intensity = cv2.GaussianBlur(intensity, (0, 0), 0.55)
         if s.inverted:
             intensity = np.float32(1.05) - np.minimum(intensity, 1.05)
         return detector.expose(intensity, view.dose_e_per_a2, px, view.frame_seed)
@@ -174,6 +182,18 @@ class Specimen:
                 self._objects.popitem(last=False)
         self._objects.move_to_end(key)
         return self._objects[key]
+
+
+def _padded(view: View, voltage_kv: float) -> View:
+    """The view with a margin about it where waves spread, since Fourier optics joins opposite edges."""
+    if not (view.drift_angstrom or optics.matters(view.pixel_size_angstrom, voltage_kv, view.defocus_um)):
+        return view
+    spread = m.wavelength_angstrom(voltage_kv) * abs(view.defocus_um) * 1e4 / (2 * view.pixel_size_angstrom)
+    margin = 8 + min(spread, 400.0 if view.pixel_size_angstrom < 25 else 4000.0) / view.pixel_size_angstrom
+    rows, columns = (n + 2 * math.ceil(min(margin, 64.0)) for n in view.shape)
+    rows += next(k for k in range(0, 200, 2) if fft.next_fast_len(rows + k) == rows + k)
+    columns += next(k for k in range(0, 200, 2) if fft.next_fast_len(columns + k) == columns + k)
+    return replace(view, shape=(rows, columns))
 
 
 def illumination(view: View) -> NDArray[np.float32]:

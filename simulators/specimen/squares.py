@@ -30,6 +30,9 @@ class HoleTable:
     ice_nm: Floats
     crystalline: Floats
     contamination: Floats
+    frost: Floats
+    lean_x: Floats
+    lean_y: Floats
     broken: NDArray[np.bool_]
     listed: NDArray[np.bool_]
     grid: NDArray[np.int32]
@@ -93,6 +96,7 @@ class Square:
             bend_y=float(rng.normal(0, 1.2e-4)),
         )
         self.crystalline = float(np.clip(rng.beta(0.5, 6), 0, 1)) if settings.ice != "good" else 0.0
+        self.frostiness = 0.45 * dirty * float(np.exp(rng.normal(0, 1.2)))
         self.foil_rough = float(rng.uniform(0.5, 1.5))
 
     @property
@@ -136,6 +140,10 @@ class Square:
         patch = noise.sample(self.settings.seed + 4, 2.6, *flat[:2], 150.0, self.ice.shift)[0]
         crystal = np.clip(self.crystalline + 0.35 * patch * (self.crystalline > 0.03) - 0.1, 0, 1)
         crystal = np.where(thick > 0, crystal * (rng.uniform(size=len(x)) < 0.85), 0.0)
+        frost = self.frostiness * np.exp(rng.normal(0, 0.7, len(x)))
+        side, strength = rng.uniform(0, 2 * math.pi), np.abs(rng.normal(0, 0.14))
+        lean = np.array([[math.cos(side)], [math.sin(side)]]) * strength + rng.normal(0, 0.05, (2, len(x)))
+        cover = self.dirt.cover(x[near], y[near], radius[near])
         rows = np.full((int(j.max() - j.min()) + 1, int(i.max() - i.min()) + 1), -1, np.int32)
         rows[j[near] - j.min(), i[near] - i.min()] = np.arange(int(near.sum()), dtype=np.int32)
         return HoleTable(
@@ -144,12 +152,23 @@ class Square:
             radius=radius[near],
             ice_nm=thick[near],
             crystalline=crystal[near],
-            contamination=self.dirt.cover(x[near], y[near], radius[near]),
+            contamination=np.minimum(cover + contamination.frost_cover(frost[near]), 1.0),
+            frost=frost[near],
+            lean_x=lean[0][near],
+            lean_y=lean[1][near],
             broken=(film < radius)[near],
             listed=(opening > radius + self.rough_um)[near],
             grid=rows,
             i0=int(i.min()),
             j0=int(j.min()),
+        )
+
+    def frost(self, row: int) -> contamination.Dirt:
+        """Small lumps in and around hole ``row`` of the table."""
+        t = self.table
+        place = float(t.x[row]), float(t.y[row])
+        return contamination.frost(
+            self.settings.seed, self.index, row, place, float(t.radius[row]), float(t.frost[row])
         )
 
     def holes(self) -> tuple[HoleTruth, ...]:

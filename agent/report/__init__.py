@@ -1,0 +1,1 @@
+"""A report of a session: one self-contained HTML file."""

@@ -1,0 +1,67 @@
+"""The pixels of a session: one TIFF file per frame beside the journal, with its header inside."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from agent.errors import BadFileError
+from agent.messages import Frame
+from agent.wire import digest
+
+
+class FrameStore:
+    """Writes and reads the frames of one session folder; safe to call from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for level in ("low", "medium", "high"):
+            (folder / "frames" / level).mkdir(parents=True, exist_ok=True)
+
+    def save(self, frame: Frame, image: NDArray[Any]) -> str:
+        """Write the frame, wait until it is on disk, and return its path relative to the session folder.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or cannot be written.
+        """
+        name = f"frames/{frame.level}/{file_name(frame.frame_id)}"
+        path = self.folder / name
+        header = msgspec.json.encode(frame).decode("ascii", "backslashreplace")
+        with path.open("wb") as file:
+            tifffile.imwrite(file, image, photometric="minisblack", metadata=None, description=header)
+            file.flush()
+            os.fdatasync(file.fileno())
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return name
+
+    def load(self, name: str, expected_digest: str | None = None) -> NDArray[Any]:
+        """The pixels of a saved frame, shape (rows, columns).
+
+        Raises
+        ------
+        BadFileError
+            If the file is missing, damaged, or does not have the digest that the journal knows.
+        """
+        path = self.folder / name
+        try:
+            image: NDArray[Any] = np.ascontiguousarray(tifffile.imread(path))
+        except (OSError, ValueError, tifffile.TiffFileError) as error:
+            raise BadFileError(f"{path}: cannot be read: {error}") from error
+        if expected_digest is not None and (found := digest(image)) != expected_digest:
+            raise BadFileError(f"{path}: digest {found}, but the journal says {expected_digest}")
+        return image
+
+
+def file_name(frame_id: str) -> str:
+    """File name of a frame; ids hold only letters, digits and ``_.:-``, and ``:`` is no good in names."""
+    return f"{frame_id.replace(':', '_')}.tif"

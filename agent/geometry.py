@@ -1,0 +1,57 @@
+"""Pixels to stage and back: the one place that turns one into the other."""
+
+import math
+
+from agent.messages import Frame
+
+Point = tuple[float, float]
+Matrix2 = tuple[float, float, float, float]
+
+
+def image_to_stage(frame: Frame) -> Matrix2:
+    """Row-major 2 x 2 matrix, micrometres per pixel; without one in the header: pixel size, no rotation."""
+    if frame.image_to_stage is not None:
+        return frame.image_to_stage
+    scale = frame.pixel_size_angstrom * 1e-4
+    return (scale, 0.0, 0.0, scale)
+
+
+def centre_um(frame: Frame) -> Point:
+    """Stage coordinates of the frame's centre pixel: the stage position plus the image shift."""
+    return (frame.stage.x_um + frame.image_shift_um[0], frame.stage.y_um + frame.image_shift_um[1])
+
+
+def pixel_to_stage(frame: Frame, x: float, y: float) -> Point:
+    """Stage position (x, y) in micrometres of pixel (x, y)."""
+    rows, columns = frame.shape
+    dx, dy = x - (columns - 1) / 2, y - (rows - 1) / 2
+    a, b, c, d = image_to_stage(frame)
+    cx, cy = centre_um(frame)
+    return (cx + a * dx + b * dy, cy + c * dx + d * dy)
+
+
+def stage_to_pixel(frame: Frame, x_um: float, y_um: float) -> Point:
+    """Pixel (x, y) of a stage position; the inverse of `pixel_to_stage`.
+
+    Raises
+    ------
+    ZeroDivisionError
+        If the frame's matrix cannot be inverted.
+    """
+    a, b, c, d = image_to_stage(frame)
+    cx, cy = centre_um(frame)
+    dx, dy = x_um - cx, y_um - cy
+    det = a * d - b * c
+    rows, columns = frame.shape
+    return ((d * dx - b * dy) / det + (columns - 1) / 2, (a * dy - c * dx) / det + (rows - 1) / 2)
+
+
+def micron_per_pixel(frame: Frame) -> float:
+    """Mean scale of the frame in micrometres per pixel."""
+    a, b, c, d = image_to_stage(frame)
+    return math.sqrt(abs(a * d - b * c))
+
+
+def distance(p: Point, q: Point) -> float:
+    """Distance of two points."""
+    return math.hypot(p[0] - q[0], p[1] - q[1])

@@ -1,0 +1,173 @@
+"""The append-only record that a session is: SQLite in WAL mode, every commit on disk before it returns.
+
+One row is one event; rows of one `Journal.append` are committed together or not at all. ``key`` makes an event
+unique (a frame, a control request), and ``chain`` hashes each row together with the one before, so that a
+missing or changed row shows.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from agent.errors import JournalError
+
+FORMAT = 1
+FILE_NAME = "journal.sqlite"
+SCHEMA = """
+create table if not exists meta(name text primary key, value text not null) strict;
+create table if not exists journal(
+    seq integer primary key,
+    utc real not null,
+    epoch integer not null,
+    kind text not null,
+    key text unique,
+    body text not null,
+    chain text not null
+) strict;
+create trigger if not exists no_change before update on journal begin select raise(abort, 'append only'); end;
+create trigger if not exists no_removal before delete on journal begin select raise(abort, 'append only'); end;
+"""
+
+
+class Entry(NamedTuple):
+    """One journalled event."""
+
+    seq: int
+    utc: float
+    epoch: int
+    kind: str
+    key: str | None
+    body: str
+    chain: str
+
+
+class Draft(NamedTuple):
+    """One event to be journalled."""
+
+    kind: str
+    body: str
+    key: str | None = None
+
+
+def link(previous: str, kind: str, key: str | None, body: str) -> str:
+    """The chain value of a row, from the row before and its own content."""
+    return str(xxhash.xxh3_64_hexdigest("\x00".join((previous, kind, key or "", body)).encode()))
+
+
+class Journal:
+    """The record of one session folder; a writer holds the folder's lock, readers need none.
+
+    Raises
+    ------
+    JournalError
+        If another process writes to this folder, or the file is damaged or of a newer format.
+    """
+
+    def __init__(self, folder: Path, *, write: bool = True) -> None:
+        self.path = folder / FILE_NAME
+        self._lock: int | None = None
+        if not write and not self.path.exists():
+            raise JournalError(f"{folder}: holds no {FILE_NAME}; is this a session folder?")
+        if write:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _take_lock(folder)
+        try:
+            self._open(write)
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise JournalError(
+                f"{self.path}: {error}. The file was left as it is; copy the folder aside and start a new session,"
+                " or bring the file back from a backup"
+            ) from error
+        except JournalError:
+            self.close()
+            raise
+
+    def _open(self, write: bool) -> None:
+        uri = f"{self.path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
+        self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+        if write:
+            self._db.execute("pragma journal_mode=wal")
+            self._db.execute("pragma synchronous=full")
+            self._db.executescript(SCHEMA)
+            self._db.execute("insert or ignore into meta values ('format', ?)", (str(FORMAT),))
+        (found,) = self._db.execute("select value from meta where name = 'format'").fetchone()
+        if int(found) > FORMAT:
+            raise JournalError(f"{self.path}: format {found}; this version reads up to {FORMAT}: update cryonaut")
+        (verdict,) = self._db.execute("pragma quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(f"damaged: {verdict}")
+        row = self._db.execute("select seq, chain from journal order by seq desc limit 1").fetchone()
+        self.last_seq, self._chain = (int(row[0]), str(row[1])) if row else (0, "")
+
+    def append(self, drafts: Sequence[Draft], *, utc: float, epoch: int) -> int:
+        """Commit ``drafts`` together and return the number of the last; they are on disk when this returns.
+
+        Raises
+        ------
+        JournalError
+            If the commit failed (full or read-only disk); nothing of it was kept.
+        """
+        rows, seq, chain = [], self.last_seq, self._chain
+        for kind, body, key in drafts:
+            seq += 1
+            chain = link(chain, kind, key, body)
+            rows.append((seq, utc, epoch, kind, key, body, chain))
+        try:
+            self._db.execute("begin immediate")
+            self._db.executemany("insert into journal values (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._db.execute("commit")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("rollback")
+            raise JournalError(f"{self.path}: commit failed: {error}") from error
+        self.last_seq, self._chain = seq, chain
+        return seq
+
+    def find(self, key: str) -> int | None:
+        """Number of the event with this key, or None."""
+        row = self._db.execute("select seq from journal where key = ?", (key,)).fetchone()
+        return int(row[0]) if row else None
+
+    def replay(self, after: int = 0, most: int = -1) -> Iterator[Entry]:
+        """Yield at most ``most`` entries after number ``after``, oldest first."""
+        rows = self._db.execute("select * from journal where seq > ? order by seq limit ?", (after, most))
+        return map(Entry._make, rows)
+
+    def verify(self) -> int:
+        """Number of the last entry up to which the record is whole: numbered without gap, every hash right."""
+        chain = ""
+        good = 0
+        for entry in self.replay():
+            chain = link(chain, entry.kind, entry.key, entry.body)
+            if entry.seq != good + 1 or entry.chain != chain:
+                break
+            good = entry.seq
+        return good
+
+    def close(self) -> None:
+        """Close the file and give the lock back."""
+        if hasattr(self, "_db"):
+            self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _take_lock(folder: Path) -> int:
+    """Lock the folder itself: the kernel frees the lock when the process dies, however it dies."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise JournalError(
+            f"{folder}: another cryonaut daemon writes to this session; stop it first"
+            " (`cryonaut control status` shows it) or start with another session.name"
+        ) from error
+    return descriptor

@@ -1,0 +1,61 @@
+"""Which squares and holes are worth a visit, and in which order."""
+
+from agent.control_messages import Autonomy
+from agent.interlock import reachable
+from agent.session.state import OPEN_STATES, Grid, Hole, Square
+from agent.settings import EnvelopeSettings
+
+VISITED = ("busy", "mapped", "done", "exposed")
+
+
+def _order(area: Square | Hole) -> tuple[bool, int, float, str]:
+    return (area.word != "accepted", -area.priority, -area.score, area.area_id)
+
+
+def rank_squares(
+    grid: Grid, *, min_score: float, per_grid: int, autonomy: Autonomy, envelope: EnvelopeSettings
+) -> list[Square]:
+    """Squares still to be visited, the next one first.
+
+    What an operator accepted comes first and does not count against ``per_grid``; with autonomy ``approve``
+    nothing else is visited. Squares cut by the frame's edge, out of reach, or below ``min_score`` are left out.
+    """
+    wanted = []
+    own = 0
+    for square in grid.squares.values():
+        if square.word != "accepted" and square.state in VISITED:
+            own += 1
+    for square in grid.squares.values():
+        if square.state not in OPEN_STATES or square.word == "rejected":
+            continue
+        if reachable(square.x_um, square.y_um, envelope):
+            continue
+        if square.word != "accepted" and (autonomy == "approve" or square.score < min_score or square.touches_edge):
+            continue
+        wanted.append(square)
+    wanted.sort(key=_order)
+    accepted = [square for square in wanted if square.word == "accepted"]
+    rest = [square for square in wanted if square.word != "accepted"]
+    return accepted + rest[: max(0, per_grid - own)]
+
+
+def choose_holes(square: Square, *, min_score: float, per_square: int) -> list[Hole]:
+    """Holes of ``square`` that are to be exposed or were, best first; an operator's choice always among them."""
+    wanted = []
+    for hole in square.holes.values():
+        if hole.word == "rejected" or hole.state in ("skipped", "rejected", "unknown"):
+            continue
+        started = hole.state not in OPEN_STATES or hole.dose_e_per_a2 > 0
+        if hole.word == "accepted" or started or hole.score >= min_score:
+            wanted.append((not started, *_order(hole), hole))
+    wanted.sort(key=lambda item: item[:-1])
+    holes = [item[-1] for item in wanted]
+    first = [hole for hole in holes if hole.word == "accepted"]
+    rest = [hole for hole in holes if hole.word != "accepted"]
+    return first + rest[: max(0, per_square)]
+
+
+def defocus_steps(lowest_um: float, highest_um: float, step_um: float) -> list[float]:
+    """Defocus values from lowest to highest, which exposures go through in turn."""
+    count = int((highest_um - lowest_um) / step_um + 1e-6) + 1
+    return [round(lowest_um + i * step_um, 4) for i in range(count)]

@@ -1,0 +1,267 @@
+"""The fold: a state and the next event give the next state, and nothing else does."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec.structs import replace
+
+from agent.messages import Expose, Focus, Park
+from agent.session import events as ev
+from agent.session.state import (
+    Grid,
+    Group,
+    Hole,
+    Outstanding,
+    PendingFrame,
+    Square,
+    State,
+    UndoStep,
+    grid_of,
+)
+
+UNDO_DEPTH = 20
+EMPTY = State()
+
+
+def fold(entries: Iterable[tuple[int, float, ev.AnyEvent]], state: State = EMPTY) -> State:
+    """``state`` after all of ``entries``, each (number, time, event)."""
+    for seq, utc, event in entries:
+        state = advance(state, event, seq=seq, utc=utc)
+    return state
+
+
+def advance(state: State, event: ev.AnyEvent, *, seq: int, utc: float) -> State:
+    """``state`` after the journal's row ``seq``, written at ``utc`` (seconds since 1970)."""
+    return apply(replace(state, seq=seq, utc=utc), event)
+
+
+def apply(state: State, event: ev.AnyEvent) -> State:
+    """``state`` after ``event``; neither is changed."""
+    match event:
+        case ev.FrameReceived():
+            return _frame(state, event)
+        case ev.CommandIssued(command=command, area_id=area_id):
+            entry = Outstanding(command=command, area_id=area_id, issued_utc=state.utc)
+            return replace(
+                state,
+                outstanding={**state.outstanding, command.command_id: entry},
+                commands_issued=state.commands_issued + 1,
+                commands_since_frame=state.commands_since_frame + 1,
+                parked=False,
+            )
+        case ev.CommandEnded():
+            return _ended(state, event)
+        case ev.AreaChanged(area_id=area_id, state=new, decision=why):
+            return _with_area(state, area_id, state_=new, why=why.why, by=why.by)
+        case ev.MicrographJudged():
+            state = _analysed(state, event.frame_id)
+            return _with_area(
+                state, event.area_id, quality=event.score, quality_label=event.label, features=event.features
+            )
+        case ev.HolesFound():
+            return _holes(_analysed(state, event.frame_id), event)
+        case ev.GroupsPlanned():
+            return _grouped(state, event)
+        case ev.SquaresFound(grid_id=grid_id, squares=squares):
+            state = _analysed(state, event.frame_id)
+            known = state.grids[grid_id]
+            seen = {square.area_id: square for square in squares}
+            return _with_grid(state, replace(known, squares={**known.squares, **seen}))
+        case ev.FrameSetAside(frame_id=frame_id):
+            return _analysed(state, frame_id)
+        case ev.AreaPlaced(area=area):
+            return _placed(state, area)
+        case ev.GridAdded(grid_id=grid_id):
+            return _with_grid(state, Grid(grid_id=grid_id))
+        case ev.GridChanged(grid_id=grid_id, state=new_state, decision=why):
+            grid = replace(state.grids[grid_id], state=new_state, why=why.why)
+            state = _with_grid(state, grid)
+            current = grid_id if new_state in ("loaded", "mapping", "screening") else state.grid_id
+            return replace(state, grid_id=current)
+        case ev.Remembered(what=what, before=before):
+            return replace(state, undo=(*state.undo, UndoStep(what=what, before=before))[-UNDO_DEPTH:])
+        case ev.UndoneOnce():
+            return replace(state, undo=state.undo[:-1])
+        case ev.ErrorCounted(error=error, area_id=area_id):
+            key = f"{error} {area_id}"
+            return replace(
+                state,
+                attempts={**state.attempts, key: state.attempts.get(key, 0) + 1},
+                in_a_row={**state.in_a_row, str(error): state.in_a_row.get(str(error), 0) + 1},
+            )
+        case ev.ErrorsForgiven(errors=errors):
+            return replace(state, in_a_row={k: v for k, v in state.in_a_row.items() if k not in errors})
+        case _:
+            return _session(state, event)
+
+
+def _session(state: State, event: ev.AnyEvent) -> State:
+    match event:
+        case ev.SessionOpened():
+            return replace(
+                state,
+                session_id=event.session_id,
+                name=event.name,
+                config=event.config,
+                started_utc=state.utc,
+                mode=event.mode,
+                autonomy=event.autonomy,
+                thresholds=event.thresholds,
+                grids={grid_id: Grid(grid_id=grid_id, slot=slot) for grid_id, slot in event.grids},
+            )
+        case ev.EpochBegan(epoch=epoch, config=config):
+            return replace(state, epoch=epoch, config=config, driver="", can_pilot=False)
+        case ev.DriverJoined(driver=driver, can_pilot=can_pilot):
+            return replace(state, driver=driver, can_pilot=can_pilot)
+        case ev.DriverLeft():
+            return replace(state, driver="", can_pilot=False)
+        case ev.Suspended(cause=cause, detail=detail):
+            return replace(state, suspensions={**state.suspensions, cause: detail})
+        case ev.Unsuspended(cause=cause):
+            left = {k: v for k, v in state.suspensions.items() if k != cause}
+            since = 0 if cause == "moves" else state.commands_since_frame
+            return replace(state, suspensions=left, commands_since_frame=since)
+        case ev.PhaseChanged(phase=phase, why=why, stop_after=stop_after):
+            return replace(state, phase=phase, why=why, stop_after=stop_after)
+        case ev.SettingChanged(name="mode", after=after):
+            return replace(state, mode=after)
+        case ev.SettingChanged(name="autonomy", after=after):
+            return replace(state, autonomy=after)
+        case ev.SettingChanged(name=name, after=after):
+            return replace(state, thresholds={**state.thresholds, name: float(after)})
+        case ev.CommandCancelled(command_id=command_id):
+            entry = state.outstanding.get(command_id)
+            if entry is None:
+                return state
+            changed = replace(entry, cancelled=True)
+            return replace(state, outstanding={**state.outstanding, command_id: changed})
+        case ev.DegradedChanged(text=text):
+            return replace(state, degraded=text)
+        case ev.IdleTold():
+            return replace(state, idle_told=True)
+        case _:  # Requested, SafeOrdered, Released, Noticed: for the record, not for the state
+            return state
+
+
+def _frame(state: State, event: ev.FrameReceived) -> State:
+    frame = event.frame
+    pending = PendingFrame(
+        frame_id=frame.frame_id,
+        level=frame.level,
+        file=event.file,
+        grid_id=event.grid_id,
+        area_id=event.area_id,
+        seq=state.seq,
+    )
+    outstanding = state.outstanding
+    if entry := outstanding.get(frame.command_id):
+        changed = replace(entry, frames=(*entry.frames, frame.frame_id))
+        outstanding = {**outstanding, frame.command_id: changed}
+    state = replace(
+        state,
+        pending={**state.pending, frame.frame_id: pending},
+        outstanding=outstanding,
+        frames=state.frames + 1,
+        commands_since_frame=0,
+        progress_utc=state.utc,
+        idle_told=False,
+    )
+    if frame.level == "low":
+        grid = state.grids[event.grid_id]
+        return _with_grid(state, replace(grid, atlas_frames=(*grid.atlas_frames, frame.frame_id)))
+    if frame.level == "medium":
+        return _with_area(state, event.area_id, map_frame_id=frame.frame_id)
+    return _with_area(state, event.area_id, frame_id=frame.frame_id, defocus_um=frame.defocus_um)
+
+
+def _analysed(state: State, frame_id: str) -> State:
+    return replace(state, pending={k: v for k, v in state.pending.items() if k != frame_id})
+
+
+def _ended(state: State, event: ev.CommandEnded) -> State:
+    result = event.result
+    entry = state.outstanding.get(result.command_id)
+    left = {k: v for k, v in state.outstanding.items() if k != result.command_id}
+    state = replace(state, outstanding=left, commands_ended=state.commands_ended + 1)
+    state = replace(state, progress_utc=state.utc, idle_told=False)
+    if entry is None:
+        return state
+    match entry.command.work:
+        case Expose(area_id=area_id, dose_e_per_a2=asked):
+            if result.status in ("refused", "cancelled") and result.dose_e_per_a2 is None:
+                return state
+            dose = asked if result.dose_e_per_a2 is None else result.dose_e_per_a2
+            hole = state.hole(area_id)
+            if hole is not None:
+                state = _with_area(state, area_id, dose_e_per_a2=hole.dose_e_per_a2 + dose)
+            done = 1 if result.status == "done" else 0
+            return replace(state, dose_e_per_a2=state.dose_e_per_a2 + dose, exposures=state.exposures + done)
+        case Park() if result.status == "done":
+            return replace(state, parked=True)
+        case Focus() as work if result.status == "done":
+            return _focused(state, entry.area_id, work)
+    return state
+
+
+def _focused(state: State, area_id: str, work: Focus) -> State:
+    square = state.square(area_id)
+    if square is None:
+        return state
+    groups = {
+        number: replace(g, focused=True) if (g.focus_x_um, g.focus_y_um) == (work.x_um, work.y_um) else g
+        for number, g in square.groups.items()
+    }
+    return _with_square(state, replace(square, groups=groups))
+
+
+def _holes(state: State, event: ev.HolesFound) -> State:
+    square = state.square(event.square_id)
+    if square is None:
+        return state
+    # what an operator placed, and what was visited, stays as it is
+    kept = {k: h for k, h in square.holes.items() if h.word or h.dose_e_per_a2 > 0 or h.frame_id}
+    holes = {hole.area_id: hole for hole in event.holes}
+    return _with_square(
+        state,
+        replace(square, holes={**holes, **kept}, lattice=event.lattice, pitch_um=event.pitch_um),
+    )
+
+
+def _grouped(state: State, event: ev.GroupsPlanned) -> State:
+    square = state.square(event.square_id)
+    if square is None:
+        return state
+    number_of = {hole_id: group.number for group in event.groups for hole_id in group.hole_ids}
+    holes = {
+        k: hole if hole.group == number_of.get(k) else replace(hole, group=number_of.get(k))
+        for k, hole in square.holes.items()
+    }
+    groups: dict[int, Group] = {group.number: group for group in event.groups}
+    return _with_square(state, replace(square, holes=holes, groups=groups))
+
+
+def _placed(state: State, area: Square | Hole) -> State:
+    if isinstance(area, Square):
+        return _with_square(state, area)
+    square = state.square(area.area_id)
+    if square is None:
+        return state
+    return _with_square(state, replace(square, holes={**square.holes, area.area_id: area}))
+
+
+def _with_area(state: State, area_id: str, *, state_: str | None = None, **changes: Any) -> State:
+    area = state.area(area_id)
+    if area is None:
+        return state
+    if state_ is not None:
+        changes["state"] = state_
+    return _placed(state, replace(area, **changes))
+
+
+def _with_square(state: State, square: Square) -> State:
+    grid = state.grids[grid_of(square.area_id)]
+    return _with_grid(state, replace(grid, squares={**grid.squares, square.area_id: square}))
+
+
+def _with_grid(state: State, grid: Grid) -> State:
+    return replace(state, grids={**state.grids, grid.grid_id: grid})

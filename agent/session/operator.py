@@ -1,0 +1,304 @@
+"""What an operator's word does: at once, with a name, remembered, and above every model."""
+
+from msgspec.structs import replace
+
+from agent import control_messages as say
+from agent.messages import Expose, Goto
+from agent.session import events as ev
+from agent.session import inputs as inp
+from agent.session.places import next_hole_number
+from agent.session.state import (
+    OPEN_STATES,
+    Decision,
+    Hole,
+    Square,
+    hole_id,
+    is_hole,
+    square_id,
+)
+from agent.session.turn import Turn
+
+OWN_CAUSES = ("errors", "grid", "moves")  # suspensions that an operator's `resume` ends
+
+
+class NotPossibleError(ValueError):
+    """A request that cannot be carried out now, and what can be done instead."""
+
+
+def controlled(turn: Turn, what: inp.Controlled) -> str:
+    """Carry the request out and say in one line what was done.
+
+    Raises
+    ------
+    NotPossibleError
+        If it cannot be done now; then nothing was changed.
+    """
+    turn.emit(ev.Requested(request_id=what.request_id, by=what.by, verb=what.verb))
+    by = what.by
+    match what.verb:
+        case say.Pause(now=now):
+            return _pause(turn, by, now)
+        case say.Resume():
+            return _resume(turn, by)
+        case say.Stop(after=after):
+            _must(turn, "collecting", "pausing", "paused", "idle", "stopping")
+            turn.phase("stopping", f"stop asked for by {by}", by, stop_after=after)
+            return f"stopping after the {after} under way, then parking"
+        case say.Abort():
+            return _abort(turn, by)
+        case say.EmergencyStop(why=why):
+            turn.fault(f"emergency stop by {by}" + (f": {why}" if why else ""), by)
+            return "emergency stop: the driver is told to reach its safe state; `clear` leads on"
+        case say.Clear():
+            return _clear(turn, by)
+        case say.SetThreshold(name=name, value=value):
+            before = turn.state.thresholds[name]
+            if name.endswith("_score") and value > 1:
+                raise NotPossibleError(f"{name} {value:g}: scores lie between 0 and 1")
+            turn.emit(ev.SettingChanged(name=name, before=f"{before:g}", after=f"{value:g}", by=by))
+            return f"{name}: {before:g} -> {value:g}"
+        case say.SetAutonomy(level=level):
+            before_level = turn.state.autonomy
+            turn.emit(ev.SettingChanged(name="autonomy", before=before_level, after=level, by=by))
+            if turn.state.phase == "idle" and level == "unattended":
+                turn.phase("collecting", f"autonomy {level} by {by}", by)
+            return f"autonomy: {before_level} -> {level}"
+        case say.SetMode(mode=mode):
+            before_mode = turn.state.mode
+            turn.emit(ev.SettingChanged(name="mode", before=before_mode, after=mode, by=by))
+            return f"mode: {before_mode} -> {mode}"
+        case say.GoTo() as goto:
+            return _goto(turn, by, goto)
+        case say.Undo():
+            return _undo(turn, by)
+        case _:
+            return _areas(turn, by, what.verb)
+
+
+def _must(turn: Turn, *phases: str) -> None:
+    if turn.state.phase not in phases:
+        raise NotPossibleError(f"the session is {turn.state.phase}; this needs {', '.join(phases)}")
+
+
+def _pause(turn: Turn, by: str, now: bool) -> str:
+    if turn.state.phase == "paused":
+        return "paused already"
+    _must(turn, "collecting", "pausing", "idle", "stopping")
+    if now or not turn.state.outstanding:
+        turn.phase("paused", f"paused by {by}", by)
+        under_way = ", ".join(turn.state.outstanding)
+        return "paused; nothing new leaves" + (
+            f" ({under_way} was sent before and ends by itself)" if under_way else ""
+        )
+    turn.phase("pausing", f"pause after this item, by {by}", by)
+    return f"pausing after {', '.join(turn.state.outstanding)}"
+
+
+def _resume(turn: Turn, by: str) -> str:
+    if turn.state.phase == "fault":
+        raise NotPossibleError("the session is in fault: look at the microscope, then `clear`, then `resume`")
+    if turn.state.phase == "stopped":
+        raise NotPossibleError("the session has ended; start a new one")
+    for cause in OWN_CAUSES:
+        turn.unsuspend(cause)
+    forgiven = tuple(turn.state.in_a_row)
+    if forgiven:
+        turn.emit(ev.ErrorsForgiven(errors=forgiven))
+    if turn.state.phase != "collecting":
+        turn.phase("collecting", f"resumed by {by}", by)
+    held = ", ".join(f"{cause} ({detail})" for cause, detail in turn.state.suspensions.items())
+    return f"collecting, but held by {held}" if held else "collecting"
+
+
+def _abort(turn: Turn, by: str) -> str:
+    _must(turn, "collecting", "pausing", "paused", "idle", "stopping")
+    for command_id in turn.state.outstanding:
+        turn.emit(ev.CommandCancelled(command_id=command_id, why=f"aborted by {by}"))
+    turn.phase("stopping", f"aborted by {by}", by, stop_after="now")
+    return "aborting: what is under way is cancelled, then the microscope is parked"
+
+
+def _clear(turn: Turn, by: str) -> str:
+    if turn.state.phase != "fault":
+        raise NotPossibleError(f"the session is {turn.state.phase}, not in fault: there is nothing to clear")
+    for cause in OWN_CAUSES:
+        turn.unsuspend(cause)
+    if turn.state.in_a_row:
+        turn.emit(ev.ErrorsForgiven(errors=tuple(turn.state.in_a_row)))
+    turn.emit(ev.Released())
+    turn.phase("paused", f"fault cleared by {by}", by)
+    return "cleared; the session is paused, `resume` goes on"
+
+
+def _goto(turn: Turn, by: str, goto: say.GoTo) -> str:
+    _must(turn, "paused", "idle")
+    if not turn.state.can_pilot:
+        raise NotPossibleError("there is no driver that the agent may move")
+    if turn.state.outstanding:
+        raise NotPossibleError(f"{', '.join(turn.state.outstanding)} is under way; wait for its end")
+    if goto.area_id:
+        area = turn.state.area(goto.area_id)
+        if area is None:
+            raise NotPossibleError(f"there is no area {goto.area_id}")
+        x_um, y_um = area.x_um, area.y_um
+    elif goto.x_um is not None and goto.y_um is not None:
+        x_um, y_um = goto.x_um, goto.y_um
+    else:
+        raise NotPossibleError("goto needs an area, or x and y in micrometres")
+    turn.command(Goto(x_um=x_um, y_um=y_um), "", Decision(why=f"goto by {by}", by=by))
+    return f"going to {x_um:.1f}, {y_um:.1f} µm; nothing is exposed"
+
+
+def _areas(turn: Turn, by: str, verb: say.AnyVerb) -> str:
+    match verb:
+        case say.Accept(area_ids=ids):
+            return _word(turn, by, ids, "accepted")
+        case say.Reject(area_ids=ids):
+            return _word(turn, by, ids, "rejected")
+        case say.Skip(area_id=area_id):
+            return _skip(turn, by, area_id)
+        case say.AddTarget() as add:
+            return _add(turn, by, add)
+        case say.MoveTarget(area_id=area_id, x_um=x_um, y_um=y_um):
+            area = _open_area(turn, area_id, "moved")
+            dx, dy = x_um - area.x_um, y_um - area.y_um
+            if isinstance(area, Square):
+                shifted = tuple((x + dx, y + dy) for x, y in area.vertices_um)
+                moved: Square | Hole = replace(area, x_um=x_um, y_um=y_um, vertices_um=shifted)
+            else:
+                moved = replace(area, x_um=x_um, y_um=y_um, inferred=False)
+            moved = replace(moved, word="accepted", by=by, why=f"moved by {by}")
+            _place(turn, by, [(area, moved)], f"move {area_id}")
+            return f"{area_id} moved by ({dx:+.2f}, {dy:+.2f}) µm"
+        case say.Rerank(area_id=area_id, priority=priority):
+            area = _open_area(turn, area_id, "re-ranked")
+            _place(turn, by, [(area, replace(area, priority=priority, by=by))], f"rerank {area_id}")
+            return f"{area_id}: priority {priority}"
+        case _:
+            raise NotPossibleError("this verb changes nothing")
+
+
+def _known(turn: Turn, area_id: str) -> Square | Hole:
+    area = turn.state.area(area_id)
+    if area is None:
+        raise NotPossibleError(f"there is no area {area_id}; `cryonaut control areas` lists them")
+    return area
+
+
+def _open_area(turn: Turn, area_id: str, what: str) -> Square | Hole:
+    area = _known(turn, area_id)
+    if area.state not in (*OPEN_STATES, "skipped", "rejected"):
+        raise NotPossibleError(f"{area_id} is {area.state}: it cannot be {what} any more")
+    return area
+
+
+def _word(turn: Turn, by: str, ids: tuple[str, ...], word: str) -> str:
+    edits: list[tuple[Square | Hole, Square | Hole]] = []
+    for area_id in ids:
+        area = _known(turn, area_id)
+        if area.state in ("busy", "exposed"):
+            raise NotPossibleError(f"{area_id} is under way; use skip to leave it")
+        if isinstance(area, Hole) and area.dose_e_per_a2 > 0:
+            raise NotPossibleError(f"{area_id} had {area.dose_e_per_a2:g} e/Å² already; it is not exposed again")
+        if word == "accepted":
+            mapped = isinstance(area, Square) and bool(area.holes)
+            state = "mapped" if mapped else "queued"
+        else:
+            state = "rejected"
+        edits.append((area, replace(area, word=word, state=state, by=by, why=f"{word} by {by}")))
+    _place(turn, by, edits, f"{word} {', '.join(ids[:3])}{' …' if len(ids) > 3 else ''}")
+    if word == "accepted" and turn.state.phase == "idle":
+        turn.phase("collecting", f"accepted by {by}", by)
+    return f"{len(ids)} {word}"
+
+
+def _skip(turn: Turn, by: str, area_id: str) -> str:
+    running = {entry.area_id: command_id for command_id, entry in turn.state.outstanding.items() if entry.area_id}
+    if not area_id:
+        area_id = next(iter(running), "")
+        if not area_id:
+            raise NotPossibleError("nothing is under way; name the square or hole to skip")
+    area = _known(turn, area_id)
+    if area.state in ("done", "exposed"):
+        raise NotPossibleError(f"{area_id} is {area.state} already")
+    edited = replace(area, state="skipped", word="rejected", by=by, why=f"skipped by {by}")
+    _place(turn, by, [(area, edited)], f"skip {area_id}")
+    for running_id, command_id in running.items():
+        inside = running_id == area_id or (not is_hole(area_id) and running_id.startswith(f"{area_id}-H"))
+        work = turn.state.outstanding[command_id].command.work
+        if inside and not isinstance(work, Expose):  # a begun exposure ends by itself: its dose is spent
+            turn.emit(ev.CommandCancelled(command_id=command_id, why=f"{area_id} skipped by {by}"))
+    return f"{area_id} skipped"
+
+
+def _add(turn: Turn, by: str, add: say.AddTarget) -> str:
+    why = f"added by {by}"
+    if add.square_id:
+        square = turn.state.square(add.square_id)
+        if square is None or is_hole(add.square_id):
+            raise NotPossibleError(f"there is no square {add.square_id}")
+        radii = sorted(hole.radius_um for hole in square.holes.values()) or [0.6]
+        area: Square | Hole = Hole(
+            area_id=hole_id(square.area_id, next_hole_number(square)),
+            x_um=add.x_um,
+            y_um=add.y_um,
+            radius_um=radii[len(radii) // 2],
+            score=1.0,
+            state="queued",
+            word="accepted",
+            by=by,
+            why=why,
+        )
+        if square.state == "done":
+            turn.area(square.area_id, "mapped", Decision(why=f"{area.area_id} {why}", by=by))
+    else:
+        grid = turn.state.grid
+        if grid is None:
+            raise NotPossibleError("there is no grid on the stage yet")
+        sizes = sorted(s.size_um for s in grid.squares.values()) or [50.0]
+        size = sizes[len(sizes) // 2]
+        half = size / 2
+        corners = ((-half, -half), (half, -half), (half, half), (-half, half))
+        area = Square(
+            area_id=square_id(grid.grid_id, len(grid.squares) + 1),
+            x_um=add.x_um,
+            y_um=add.y_um,
+            size_um=size,
+            vertices_um=tuple((add.x_um + u, add.y_um + v) for u, v in corners),
+            score=1.0,
+            state="queued",
+            word="accepted",
+            by=by,
+            why=why,
+        )
+    turn.emit(ev.AreaPlaced(area=area, request="add", decision=Decision(why=why, by=by)))
+    if turn.state.phase == "idle":
+        turn.phase("collecting", why, by)
+    return f"{area.area_id} added"
+
+
+def _place(turn: Turn, by: str, edits: list[tuple[Square | Hole, Square | Hole]], what: str) -> None:
+    # a square is remembered without its holes: undo must not bring old holes back
+    before = tuple(replace(a, holes={}, groups={}) if isinstance(a, Square) else a for a, _ in edits)
+    turn.emit(ev.Remembered(what=what, before=before))
+    for _, after in edits:
+        turn.emit(ev.AreaPlaced(area=after, request=what, decision=Decision(why=after.why, by=by)))
+
+
+def _undo(turn: Turn, by: str) -> str:
+    if not turn.state.undo:
+        raise NotPossibleError("there is nothing to undo")
+    step = turn.state.undo[-1]
+    for old in step.before:
+        now = _known(turn, old.area_id)
+        visited = isinstance(now, Hole) and now.dose_e_per_a2 > 0
+        if now.state in ("busy", "exposed", "done") or visited:
+            raise NotPossibleError(f"{old.area_id} is {now.state} by now: '{step.what}' cannot be undone")
+    for old in step.before:
+        now = _known(turn, old.area_id)
+        restored: Square | Hole = old
+        if isinstance(old, Square) and isinstance(now, Square):
+            restored = replace(old, holes=now.holes, groups=now.groups, map_frame_id=now.map_frame_id)
+        turn.emit(ev.AreaPlaced(area=restored, request="undo", decision=Decision(why=f"undone by {by}", by=by)))
+    turn.emit(ev.UndoneOnce(by=by))
+    return f"undone: {step.what}"

@@ -1,0 +1,186 @@
+"""Which grid, square or hole a frame shows, and how what was found on it joins what is known."""
+
+import math
+
+from msgspec.structs import replace
+
+from agent import geometry
+from agent.messages import Frame
+from agent.session import events as ev
+from agent.session.state import (
+    Decision,
+    Grid,
+    Hole,
+    Square,
+    State,
+    grid_of,
+    hole_id,
+    is_hole,
+    square_id,
+)
+from agent.session.turn import Turn
+from models.detections import HoleFinding, SquareFinding
+
+
+def place_frame(turn: Turn, frame: Frame) -> tuple[str, str]:
+    """Ids (grid, area) of what ``frame`` shows; what nobody announced is made known on the spot.
+
+    A frame of a command belongs to the area of the command. Frames that the microscope software took by itself
+    belong to the area they name, else to the nearest one, else a new square or hole is put there.
+    """
+    state = turn.state
+    entry = state.outstanding.get(frame.command_id)
+    area_id = entry.area_id if entry else frame.area_id
+    known = state.area(area_id) if area_id else None
+    grid_id = grid_of(area_id) if known else frame.grid_id or state.grid_id or next(iter(state.grids), "G1")
+    if grid_id not in state.grids:
+        turn.emit(ev.GridAdded(grid_id=grid_id))
+    if turn.state.grid_id != grid_id:
+        turn.grid(grid_id, "screening" if state.mode == "advisor" else "loaded", "a frame of it came")
+    if frame.level == "low":
+        return grid_id, ""
+    wants_hole = frame.level == "high"
+    if known is not None and is_hole(area_id) == wants_hole:
+        return grid_id, area_id
+    square = _square_at(turn, grid_id, frame, area_id)
+    return grid_id, _hole_at(turn, square, frame) if wants_hole else square.area_id
+
+
+def _square_at(turn: Turn, grid_id: str, frame: Frame, area_id: str) -> Square:
+    here = geometry.centre_um(frame)
+    grid = turn.state.grids[grid_id]
+    named = turn.state.square(area_id) if area_id else None
+    near = named or nearest_square(grid, here)
+    if near is not None and (named or geometry.distance((near.x_um, near.y_um), here) < 0.75 * near.size_um):
+        return near
+    side = max(frame.shape) * geometry.micron_per_pixel(frame)
+    square = Square(
+        area_id=square_id(grid_id, len(grid.squares) + 1),
+        x_um=here[0],
+        y_um=here[1],
+        size_um=max(side, 40.0) if frame.level == "medium" else 50.0,
+        score=0.5,
+        why="a frame was taken here",
+    )
+    _place(turn, square, "frame of an unknown square")
+    return square
+
+
+def _hole_at(turn: Turn, square: Square, frame: Frame) -> str:
+    here = geometry.centre_um(frame)
+    holes = [(geometry.distance((h.x_um, h.y_um), here), h.area_id, h) for h in square.holes.values()]
+    gap, area_id, hole = min(holes, default=(math.inf, "", None))
+    if hole is not None and gap < 2.0 * max(hole.radius_um, 0.2):
+        return area_id
+    new = Hole(
+        area_id=hole_id(square.area_id, next_hole_number(square)),
+        x_um=here[0],
+        y_um=here[1],
+        radius_um=0.6,
+        score=0.5,
+        why="a frame was taken here",
+    )
+    _place(turn, new, "frame of an unknown hole")
+    return new.area_id
+
+
+def _place(turn: Turn, area: Square | Hole, request: str) -> None:
+    turn.emit(ev.AreaPlaced(area=area, request=request, decision=Decision(why=area.why)))
+
+
+def nearest_square(grid: Grid, point: geometry.Point) -> Square | None:
+    """The square whose centre is nearest to ``point`` (x, y) in micrometres."""
+    return min(
+        grid.squares.values(),
+        key=lambda s: (geometry.distance((s.x_um, s.y_um), point), s.area_id),
+        default=None,
+    )
+
+
+def next_hole_number(square: Square) -> int:
+    """A hole number that was never used in this square."""
+    numbers = [int(area_id.rpartition("-H")[2]) for area_id in square.holes]
+    return max(numbers, default=0) + 1
+
+
+def merge_squares(state: State, grid: Grid, frame: Frame, finding: SquareFinding) -> tuple[Square, ...]:
+    """Squares of a low-mag frame as records: new ones, and known ones that this frame shows better.
+
+    Two sightings are one square when their centres are closer than half its size. A whole sighting replaces one cut by
+    a frame's edge; nothing replaces what an operator placed or the microscope has visited.
+    """
+    scale = geometry.micron_per_pixel(frame)
+    records: list[Square] = []
+    number = len(grid.squares)
+    taken: set[str] = set()
+    for found in finding.squares:
+        x_um, y_um = geometry.pixel_to_stage(frame, found.x, found.y)
+        size_um = math.sqrt(max(found.area_px, 1.0)) * scale
+        corners = (geometry.pixel_to_stage(frame, *vertex) for vertex in found.vertices)
+        sighting = Square(
+            area_id=square_id(grid.grid_id, number + 1),
+            x_um=round(x_um, 4),
+            y_um=round(y_um, 4),
+            size_um=round(size_um, 4),
+            vertices_um=tuple((round(u, 3), round(v, 3)) for u, v in corners),
+            score=round(float(found.score), 4),
+            label=found.label,
+            why=_reasons(found.features),
+            touches_edge=found.touches_edge,
+            frame_id=frame.frame_id,
+            features={k: round(float(v), 4) for k, v in found.features.items()},
+        )
+        known = nearest_square(grid, (x_um, y_um))
+        if known is not None:
+            gap = geometry.distance((known.x_um, known.y_um), (x_um, y_um))
+            if gap < 0.5 * max(known.size_um, size_um):
+                better = known.touches_edge and not found.touches_edge
+                fuller = known.touches_edge == found.touches_edge and size_um > 1.05 * known.size_um
+                free = not known.word and known.state == "found" and known.area_id not in taken
+                if free and (better or fuller):
+                    records.append(replace(sighting, area_id=known.area_id, priority=known.priority))
+                    taken.add(known.area_id)
+                continue
+        number += 1
+        records.append(sighting)
+    return tuple(records)
+
+
+def merge_holes(grid: Grid, square: Square, frame: Frame, finding: HoleFinding) -> tuple[Hole, ...]:
+    """Holes of a medium-mag frame as records of ``square``; those nearer to another square's centre are left to it.
+
+    A hole that an operator placed or that was exposed keeps its record; a sighting of it is not counted again.
+    """
+    scale = geometry.micron_per_pixel(frame)
+    kept = [hole for hole in square.holes.values() if hole.word or hole.dose_e_per_a2 > 0 or hole.frame_id]
+    number = next_hole_number(square) - 1
+    holes: list[Hole] = []
+    for found in finding.holes:
+        x_um, y_um = geometry.pixel_to_stage(frame, found.x, found.y)
+        radius_um = found.radius_px * scale
+        if any(geometry.distance((h.x_um, h.y_um), (x_um, y_um)) < max(radius_um, h.radius_um) for h in kept):
+            continue
+        owner = nearest_square(grid, (x_um, y_um))
+        if owner is not None and owner.area_id != square.area_id and not owner.touches_edge:
+            continue
+        number += 1
+        holes.append(
+            Hole(
+                area_id=hole_id(square.area_id, number),
+                x_um=round(x_um, 4),
+                y_um=round(y_um, 4),
+                radius_um=round(radius_um, 4),
+                score=round(float(found.score), 4),
+                label=found.label,
+                inferred=found.inferred,
+                why=_reasons(found.features),
+                features={k: round(float(v), 4) for k, v in found.features.items()},
+            )
+        )
+    return tuple(holes)
+
+
+def _reasons(features: dict[str, float]) -> str:
+    """The three largest features in words."""
+    largest = sorted(features.items(), key=lambda item: (-abs(item[1]), item[0]))[:3]
+    return ", ".join(f"{name} {value:+.2f}" for name, value in largest)

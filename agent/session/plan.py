@@ -1,0 +1,266 @@
+"""What the agent does next: at most one command at a time, and only when everything before it is known."""
+
+from msgspec.structs import replace
+
+from agent.messages import AcquireAtlas, ErrorKind, Expose, Focus, LoadGrid, MapSquare, Park
+from agent.policy import atlas, grouping, selection
+from agent.session import events as ev
+from agent.session.state import OPEN_STATES, Decision, Grid, Group, Hole, Square
+from agent.session.turn import Turn
+
+WAITING = "waiting for an operator to accept squares"
+
+
+def plan(turn: Turn) -> None:
+    """Emit what follows by itself from the state, until something has to be waited for."""
+    while _next(turn):
+        pass
+
+
+def _next(turn: Turn) -> bool:
+    """Take one step; True when another may follow at once."""
+    state = turn.state
+    if state.phase == "pausing" and not state.outstanding:
+        turn.phase("paused", "the item under way has finished")
+        return False
+    if state.outstanding or not state.may_command:
+        return False
+    if state.phase == "stopping":
+        return _wind_up(turn)
+    if state.pending or state.autonomy == "suggest":
+        return False
+    limit = turn.settings.interlocks.moves_without_frame
+    if state.commands_since_frame >= limit:
+        turn.suspend(
+            "moves", f"{limit} commands in a row brought no frame (interlocks.moves_without_frame); resume after a look"
+        )
+        return False
+    if spent := _spent(turn):
+        turn.phase("stopping", spent)
+        return True
+    grid = state.grid
+    if grid is None or grid.state in ("waiting", "done", "skipped"):
+        return _next_grid(turn)
+    if grid.state == "loading":
+        return _load(turn, grid)
+    if grid.state == "loaded":
+        return _begin_atlas(turn, grid)
+    if grid.state == "mapping":
+        return _end_atlas(turn, grid)
+    return _screen(turn, grid)
+
+
+def _spent(turn: Turn) -> str:
+    state, budget = turn.state, turn.settings.budget
+    if turn.utc - state.started_utc > budget.hours * 3600:
+        return f"the time budget of {budget.hours:g} h is spent"
+    if state.exposures >= budget.exposures:
+        return f"the budget of {budget.exposures} exposures is spent"
+    return ""
+
+
+def _wind_up(turn: Turn) -> bool:
+    state = turn.state
+    square = _under_way(state.grid) if state.grid else None
+    if state.stop_after == "square" and square is not None and not state.pending:
+        return _collect(turn, square)
+    if state.pending:
+        return False
+    if not state.parked:
+        turn.command(Park(why=state.why), "", Decision(why=state.why))
+        return False
+    turn.phase("stopped", state.why)
+    turn.emit(ev.Noticed(severity="info", text=f"session ended: {state.why}"))
+    return False
+
+
+def _next_grid(turn: Turn) -> bool:
+    for grid in turn.state.grids.values():
+        if grid.state == "loading":
+            return _load(turn, grid)
+        if grid.state == "waiting":
+            if grid.slot is None:
+                turn.grid(grid.grid_id, "loaded", "on the stage already")
+            else:
+                turn.grid(grid.grid_id, "loading", f"from slot {grid.slot}")
+            return True
+    turn.phase("stopping", "every grid is done")
+    return True
+
+
+def _load(turn: Turn, grid: Grid) -> bool:
+    if grid.slot is None:
+        turn.grid(grid.grid_id, "loaded", "on the stage already")
+        return True
+    turn.command(LoadGrid(grid_id=grid.grid_id, slot=grid.slot), "", Decision(why=f"grid {grid.grid_id} is next"))
+    return False
+
+
+def _begin_atlas(turn: Turn, grid: Grid) -> bool:
+    positions = atlas.positions(turn.settings.atlas, turn.settings.interlocks)
+    if not positions:
+        turn.grid(grid.grid_id, "skipped", "no atlas position lies inside the stage limits (interlocks)")
+        return True
+    turn.grid(grid.grid_id, "mapping", f"atlas of {len(positions)} frames")
+    why = Decision(why=f"{len(positions)} low-mag frames cover the grid", config=turn.state.config)
+    turn.command(AcquireAtlas(grid_id=grid.grid_id, positions_um=positions), "", why)
+    return False
+
+
+def _end_atlas(turn: Turn, grid: Grid) -> bool:
+    if not grid.squares:
+        why = f"no square on {len(grid.atlas_frames)} atlas frames"
+        turn.emit(ev.ErrorCounted(error=ErrorKind.NO_SQUARES, area_id=grid.grid_id, why=why, will="next grid"))
+        turn.emit(ev.Noticed(severity="warning", text=f"grid {grid.grid_id}: {why}"))
+        turn.grid(grid.grid_id, "skipped", why)
+        return True
+    turn.grid(grid.grid_id, "screening", f"{len(grid.squares)} squares found")
+    return True
+
+
+def _under_way(grid: Grid) -> Square | None:
+    for square in grid.squares.values():
+        if square.state == "mapped" and square.word != "rejected":
+            return square
+    return None
+
+
+def _screen(turn: Turn, grid: Grid) -> bool:
+    square = _under_way(grid)
+    if square is not None:
+        return _collect(turn, square)
+    state = turn.state
+    ranked = selection.rank_squares(
+        grid,
+        min_score=state.thresholds["square_score"],
+        per_grid=int(state.thresholds["squares_per_grid"]),
+        autonomy=state.autonomy,
+        envelope=turn.settings.interlocks,
+    )
+    if ranked:
+        return _map(turn, ranked)
+    if state.autonomy == "approve" and not any(s.state == "done" for s in grid.squares.values()):
+        turn.phase("idle", WAITING)
+        turn.emit(ev.Noticed(severity="info", text=WAITING))
+        return False
+    exposed = sum(1 for s in grid.squares.values() for h in s.holes.values() if h.frame_id)
+    turn.grid(grid.grid_id, "done", f"no square left that is wanted; {exposed} holes exposed")
+    return True
+
+
+def _map(turn: Turn, ranked: list[Square]) -> bool:
+    square = ranked[0]
+    decision = Decision(
+        why=_why(square, f"best of {len(ranked)} squares"),
+        by=square.by if square.word else "agent",
+        config=turn.state.config,
+        frame_id=square.frame_id,
+        score=square.score,
+        runner_up=f"{ranked[1].area_id} ({ranked[1].score:.2f})" if len(ranked) > 1 else "",
+    )
+    turn.area(square.area_id, "busy", decision)
+    work = MapSquare(
+        area_id=square.area_id,
+        x_um=square.x_um,
+        y_um=square.y_um,
+        find_eucentric=turn.settings.squares.find_eucentric,
+    )
+    turn.command(work, square.area_id, decision)
+    return False
+
+
+def _why(area: Square | Hole, else_: str) -> str:
+    if area.word == "accepted":
+        return f"accepted by {area.by}"
+    if area.priority:
+        return f"priority {area.priority} by {area.by}"
+    return f"{else_}: score {area.score:.2f}" + (f" ({area.why})" if area.why else "")
+
+
+def _collect(turn: Turn, square: Square) -> bool:
+    limit = int(turn.state.thresholds["exposures_per_square"])
+    wanted = selection.choose_holes(square, min_score=turn.state.thresholds["hole_score"], per_square=limit)
+    left = [hole for hole in wanted if hole.state in OPEN_STATES and hole.dose_e_per_a2 == 0]
+    if not left:
+        done = sum(1 for hole in square.holes.values() if hole.frame_id)
+        why = f"{done} of {len(square.holes)} holes exposed, none left that is wanted"
+        turn.area(square.area_id, "done", Decision(why=why))
+        return True
+    groups = _groups(turn, square, left)
+    if groups is not None:
+        turn.emit(
+            ev.GroupsPlanned(
+                square_id=square.area_id,
+                groups=groups,
+                decision=Decision(
+                    why=f"{len(left)} holes in {len(groups)} groups, image shift up to"
+                    f" {turn.settings.holes.max_image_shift_um:g} µm",
+                    config=turn.state.config,
+                ),
+            )
+        )
+        return True
+    by_id = {hole.area_id: hole for hole in left}
+    for group in square.groups.values():
+        here = [by_id[hole_id] for hole_id in group.hole_ids if hole_id in by_id]
+        if here:
+            return _shoot(turn, square, group, here)
+    return False
+
+
+def _groups(turn: Turn, square: Square, left: list[Hole]) -> tuple[Group, ...] | None:
+    """The groups of ``square`` where they have to change, else None: begun ones stay, the others are made anew."""
+    wanted = {hole.area_id for hole in left}
+    grouped = {
+        hole_id
+        for group in square.groups.values()
+        for hole_id in group.hole_ids
+        if square.holes[hole_id].state in OPEN_STATES
+    }
+    if grouped == wanted:
+        return None
+    begun: list[Group] = []
+    for group in square.groups.values():
+        shot = [i for i in group.hole_ids if square.holes[i].state not in OPEN_STATES]
+        still = [i for i in group.hole_ids if i in wanted]
+        if shot or (group.focused and still):
+            begun.append(replace(group, hole_ids=tuple(i for i in group.hole_ids if i in wanted or i in shot)))
+    covered = {hole_id for group in begun for hole_id in group.hole_ids}
+    fresh = grouping.group_holes(
+        [hole for hole in left if hole.area_id not in covered],
+        max_shift_um=turn.settings.holes.max_image_shift_um,
+        obstacles=list(square.holes.values()),
+        first_number=max((group.number for group in square.groups.values()), default=0) + 1,
+    )
+    return (*begun, *fresh)
+
+
+def _shoot(turn: Turn, square: Square, group: Group, holes: list[Hole]) -> bool:
+    exposure = turn.settings.exposure
+    steps = selection.defocus_steps(*exposure.defocus_um, exposure.defocus_step_um)
+    if exposure.autofocus and not group.focused:
+        work = Focus(area_id=square.area_id, x_um=group.focus_x_um, y_um=group.focus_y_um, defocus_um=steps[0])
+        why = f"group {group.number} of {square.area_id}: {len(holes)} holes, focus spot off the holes"
+        turn.command(work, square.area_id, Decision(why=why))
+        return False
+    hole = holes[0]
+    decision = Decision(
+        why=_why(hole, f"group {group.number}"),
+        by=hole.by if hole.word else "agent",
+        config=turn.state.config,
+        frame_id=square.map_frame_id,
+        score=hole.score,
+        runner_up=f"{holes[1].area_id} ({holes[1].score:.2f})" if len(holes) > 1 else "",
+    )
+    turn.area(hole.area_id, "busy", decision)
+    shot = Expose(
+        area_id=hole.area_id,
+        x_um=group.x_um,
+        y_um=group.y_um,
+        image_shift_x_um=round(hole.x_um - group.x_um, 4),
+        image_shift_y_um=round(hole.y_um - group.y_um, 4),
+        defocus_um=steps[turn.state.exposures % len(steps)],
+        dose_e_per_a2=exposure.dose_e_per_a2,
+    )
+    turn.command(shot, hole.area_id, decision)
+    return False

@@ -1,0 +1,319 @@
+"""What the session makes of a fact from the microscope or a model."""
+
+import math
+
+from agent.messages import (
+    AcquireAtlas,
+    AnyWork,
+    CommandResult,
+    ErrorKind,
+    Expose,
+    Goto,
+    LoadGrid,
+    MapSquare,
+    Park,
+)
+from agent.session import events as ev
+from agent.session import inputs as inp
+from agent.session.places import merge_holes, merge_squares, place_frame
+from agent.session.state import OPEN_STATES, Decision
+from agent.session.turn import Turn
+from models.detections import HoleFinding, QualityFinding, SquareFinding
+
+LINK = "link"
+BAD_MICROGRAPHS = {"dark": ErrorKind.FRAME_DARK, "saturated": ErrorKind.FRAME_SATURATED}
+
+
+def started(turn: Turn, what: inp.Started) -> None:
+    """The daemon opened the journal: a new session, or the next epoch of an old one."""
+    settings = turn.settings
+    config = settings.decision_hash()
+    if not turn.state.session_id:
+        turn.emit(
+            ev.SessionOpened(
+                session_id=what.session_id,
+                name=settings.session.name,
+                config=config,
+                version=what.version,
+                mode=settings.session.mode,
+                autonomy=settings.session.autonomy,
+                thresholds={
+                    "square_score": settings.squares.min_score,
+                    "hole_score": settings.holes.min_score,
+                    "squares_per_grid": float(settings.squares.per_grid),
+                    "exposures_per_square": float(settings.holes.per_square),
+                },
+                grids=tuple((grid.id, grid.slot) for grid in settings.session.grids),
+                models=what.models,
+            )
+        )
+    turn.emit(ev.EpochBegan(epoch=turn.state.epoch + 1, config=config, version=what.version))
+    if turn.state.epoch == 1:
+        turn.phase("collecting", "the session has begun")
+    if turn.state.phase != "stopped":
+        turn.suspend(LINK, "waiting for the driver", severity="info")
+
+
+def said_hello(turn: Turn, what: inp.SaidHello) -> None:
+    """A driver is here: take what it still has to tell, compare its grid with ours, go on."""
+    hello = what.hello
+    turn.emit(
+        ev.DriverJoined(driver=hello.driver, software=hello.software, can_pilot=hello.can_pilot, state=hello.state)
+    )
+    for result in hello.results:
+        result_came(turn, result)
+    there, here = hello.state.grid_id, turn.state.grid_id
+    if there and here and there != here and there in turn.state.grids:
+        turn.suspend("grid", f"the microscope holds grid {there}, this session was at {here}: resume after a look")
+    turn.unsuspend(LINK)
+
+
+def left(turn: Turn, what: inp.Left) -> None:
+    """The driver is gone."""
+    if turn.state.driver != what.driver:
+        return
+    turn.emit(ev.DriverLeft(driver=what.driver, why=what.why))
+    if turn.state.phase != "stopped":
+        piloting = turn.state.mode == "pilot"
+        turn.suspend(LINK, f"driver {what.driver}: {what.why}", "alarm" if piloting else "info")
+
+
+def taken_over(turn: Turn, what: inp.TakenOver) -> None:
+    """A person works at the microscope: let go, go on only when told."""
+    for command_id in turn.state.outstanding:
+        turn.emit(ev.CommandCancelled(command_id=command_id, why=what.why))
+    turn.phase("paused", f"taken over at the microscope: {what.why}", by="microscope")
+    turn.emit(ev.Noticed(severity="alarm", text=f"taken over at the microscope: {what.why}; resume when done"))
+
+
+def frame_came(turn: Turn, what: inp.FrameCame) -> None:
+    """A frame is on disk: note what it shows; its analysis is due from now on."""
+    frame = what.frame
+    grid_id, area_id = place_frame(turn, frame)
+    turn.emit(ev.FrameReceived(frame=frame, file=what.file, grid_id=grid_id, area_id=area_id))
+    limits = turn.settings.pixel_size_angstrom.get(frame.level)
+    if limits is not None and not limits[0] <= frame.pixel_size_angstrom <= limits[1]:
+        why = (
+            f"frame {frame.frame_id}: pixel size {frame.pixel_size_angstrom:g} Å is no {frame.level} magnification"
+            f" (config pixel_size_angstrom.{frame.level}: {limits[0]:g}…{limits[1]:g} Å)"
+        )
+        _set_aside(turn, frame.frame_id, ErrorKind.FRAME_WRONG, why)
+
+
+def analysed(turn: Turn, what: inp.Analysed) -> None:
+    """A model has answered."""
+    frame = what.frame
+    pending = turn.state.pending.get(frame.frame_id)
+    if pending is None:
+        return
+    if what.degraded != turn.state.degraded:
+        turn.emit(ev.DegradedChanged(text=what.degraded))
+        text = f"degraded: {what.degraded}" if what.degraded else "models are well again"
+        turn.emit(ev.Noticed(severity="warning" if what.degraded else "info", text=text))
+    match what.finding:
+        case SquareFinding() as finding:
+            grid = turn.state.grids[pending.grid_id]
+            turn.emit(
+                ev.SquaresFound(
+                    grid_id=pending.grid_id,
+                    frame_id=frame.frame_id,
+                    model=what.model,
+                    fingerprint=what.fingerprint,
+                    squares=merge_squares(turn.state, grid, frame, finding),
+                    note=finding.note,
+                    elapsed_s=what.elapsed_s,
+                )
+            )
+        case HoleFinding() as finding:
+            _holes(turn, what, pending.area_id, finding)
+        case QualityFinding() as finding:
+            _quality(turn, what, pending.area_id, finding)
+
+
+def _holes(turn: Turn, what: inp.Analysed, area_id: str, finding: HoleFinding) -> None:
+    square = turn.state.square(area_id)
+    if square is None:
+        return
+    grid = turn.state.grids[turn.state.pending[what.frame.frame_id].grid_id]
+    holes = merge_holes(grid, square, what.frame, finding)
+    lattice = finding.lattice
+    scale = what.frame.pixel_size_angstrom * 1e-4
+    pitch = min(math.hypot(*lattice.a), math.hypot(*lattice.b)) * scale if lattice else None
+    turn.emit(
+        ev.HolesFound(
+            square_id=area_id,
+            frame_id=what.frame.frame_id,
+            model=what.model,
+            fingerprint=what.fingerprint,
+            holes=holes,
+            lattice=lattice.symmetry if lattice else "",
+            pitch_um=round(pitch, 4) if pitch else None,
+            note=finding.note,
+            elapsed_s=what.elapsed_s,
+        )
+    )
+    now = turn.state.square(area_id)
+    if now is None:
+        return
+    if not now.holes:
+        turn.error(ErrorKind.NO_HOLES, area_id, finding.note or "no holes found")
+    elif now.state in ("busy", "found", "queued"):
+        why = Decision(
+            why=f"{len(now.holes)} holes found" + (f", {lattice.symmetry} lattice" if lattice else ""),
+            model=what.model,
+            fingerprint=what.fingerprint,
+            frame_id=what.frame.frame_id,
+        )
+        turn.area(area_id, "mapped", why)
+
+
+def _quality(turn: Turn, what: inp.Analysed, area_id: str, finding: QualityFinding) -> None:
+    turn.emit(
+        ev.MicrographJudged(
+            area_id=area_id,
+            frame_id=what.frame.frame_id,
+            model=what.model,
+            fingerprint=what.fingerprint,
+            score=round(float(finding.score), 4),
+            label=finding.label,
+            features={k: round(float(v), 4) for k, v in finding.features.items()},
+            note=finding.note,
+            elapsed_s=what.elapsed_s,
+        )
+    )
+    if error := BAD_MICROGRAPHS.get(finding.label):
+        turn.error(error, area_id, finding.note or f"micrograph is {finding.label}")
+    else:
+        bad = tuple(str(kind) for kind in BAD_MICROGRAPHS.values() if str(kind) in turn.state.in_a_row)
+        if bad:
+            turn.emit(ev.ErrorsForgiven(errors=bad))
+    hole = turn.state.hole(area_id)
+    under_way = any(entry.area_id == area_id for entry in turn.state.outstanding.values())
+    if hole is not None and hole.state in ("busy", "exposed", "found") and not under_way:
+        turn.area(area_id, "done", Decision(why=f"micrograph is {finding.label}", score=finding.score))
+
+
+def analysis_failed(turn: Turn, what: inp.AnalysisFailed) -> None:
+    """No model could work with a frame: it is set aside, the night goes on."""
+    if what.frame_id in turn.state.pending:
+        _set_aside(turn, what.frame_id, what.error, what.why)
+
+
+def _set_aside(turn: Turn, frame_id: str, error: ErrorKind, why: str) -> None:
+    area_id = turn.state.pending[frame_id].area_id
+    turn.emit(ev.FrameSetAside(frame_id=frame_id, error=error, why=why))
+    turn.error(error, area_id, why)
+
+
+def result_came(turn: Turn, result: CommandResult) -> None:
+    """A command has ended; asked twice, told twice, counted once."""
+    entry = turn.state.outstanding.get(result.command_id)
+    if entry is None or result.session_id != turn.state.session_id:
+        return
+    turn.emit(ev.CommandEnded(result=result, area_id=entry.area_id))
+    work = entry.command.work
+    if result.status == "done":
+        _done(turn, entry.area_id, result, work, frames=len(entry.frames))
+    elif result.status == "cancelled":
+        area = turn.state.area(entry.area_id)
+        if area is not None and area.state == "busy":
+            turn.area(entry.area_id, "queued", Decision(why=f"cancelled: {result.message}"))
+    else:
+        _not_done(turn, entry.area_id, result, work)
+    hole = turn.state.hole(entry.area_id)
+    if isinstance(work, Expose) and hole is not None and hole.state in OPEN_STATES and hole.dose_e_per_a2 > 0:
+        # whatever went wrong, the dose is spent: the agent never exposes a place twice by itself
+        turn.area(hole.area_id, "skipped", Decision(why=f"had {hole.dose_e_per_a2:g} e/Å², is not exposed again"))
+
+
+def _not_done(turn: Turn, area_id: str, result: CommandResult, work: AnyWork) -> None:
+    """A command failed, was refused, or nobody knows."""
+    kind = result.error
+    if result.status == "unknown" and (kind is None or isinstance(work, Expose)):
+        kind = ErrorKind.OUTCOME_UNKNOWN
+    elif kind is None:
+        kind = ErrorKind.OUTSIDE_ENVELOPE if result.status == "refused" else ErrorKind.SCRIPT
+    why = result.message or f"{work.__struct_config__.tag} {result.status}"
+    match work:
+        case AcquireAtlas(grid_id=grid_id):
+            turn.emit(ev.ErrorCounted(error=kind, area_id=grid_id, why=why, will="go on"))
+            turn.emit(ev.Noticed(severity="warning", text=f"atlas of {grid_id} is not whole: {why}"))
+        case LoadGrid(grid_id=grid_id):
+            turn.error(kind, grid_id, why, work)
+        case Park():
+            tried = turn.state.attempts.get(f"{kind} park", 0)
+            turn.emit(ev.ErrorCounted(error=kind, area_id="park", why=why, will="fault" if tried else "try again"))
+            if tried:
+                turn.fault(f"the microscope could not be parked: {why}")
+        case Goto():
+            turn.emit(ev.Noticed(severity="warning", text=f"goto failed: {why}"))
+        case _:
+            turn.error(kind, area_id, why, work)
+
+
+def _done(turn: Turn, area_id: str, result: CommandResult, work: object, frames: int) -> None:
+    forgiven = [ErrorKind.STAGE_TIMEOUT, ErrorKind.OUTSIDE_ENVELOPE, ErrorKind.SCRIPT]
+    match work:
+        case LoadGrid(grid_id=grid_id):
+            turn.grid(grid_id, "loaded", "on the stage")
+        case MapSquare() if not frames:
+            turn.error(ErrorKind.CAMERA, area_id, f"{result.command_id} ended without a frame")
+        case Expose():
+            forgiven += [ErrorKind.CAMERA, ErrorKind.DRIFT]
+            if not frames:
+                turn.error(ErrorKind.CAMERA, area_id, f"{result.command_id} ended without a frame")
+            else:
+                hole = turn.state.hole(area_id)
+                judged = hole is not None and hole.quality is not None
+                if hole is not None and hole.state == "busy":
+                    turn.area(area_id, "done" if judged else "exposed", Decision(why="exposed"))
+        case _:
+            forgiven += [ErrorKind.AUTOFOCUS_FAILED, ErrorKind.EUCENTRIC_FAILED]
+    counted = tuple(str(kind) for kind in forgiven if str(kind) in turn.state.in_a_row)
+    if counted:
+        turn.emit(ev.ErrorsForgiven(errors=counted))
+
+
+def overdue(turn: Turn, what: inp.Overdue) -> None:
+    """No result in time: nobody can say what became of the command, and it is not asked for again by itself."""
+    entry = turn.state.outstanding.get(what.command_id)
+    if entry is None:
+        return
+    text = f"{what.command_id} had no result within {entry.command.timeout_s:g} s"
+    turn.emit(ev.CommandCancelled(command_id=what.command_id, why=text))
+    result = CommandResult(
+        command_id=what.command_id,
+        session_id=turn.state.session_id,
+        status="unknown",
+        error=ErrorKind.COMMAND_TIMEOUT,
+        message=text,
+    )
+    result_came(turn, result)
+
+
+def reported(turn: Turn, what: inp.Reported) -> None:
+    """The microscope said how it is; valves that somebody else closed hold the session until they are open."""
+    closed = not what.state.valves_open and not what.state.in_safe_state
+    if closed and not turn.state.parked and turn.state.phase in ("collecting", "pausing"):
+        turn.suspend("valves", "the column valves were closed from outside")
+    elif what.state.valves_open:
+        turn.unsuspend("valves")
+
+
+def held(turn: Turn, what: inp.Held) -> None:
+    """A suspender tripped or cleared."""
+    if what.detail:
+        turn.suspend(what.cause, what.detail)
+    else:
+        turn.unsuspend(what.cause)
+
+
+def tick(turn: Turn, _: inp.Tick) -> None:
+    """Time has passed: say so when nothing was finished for too long."""
+    state = turn.state
+    limit = turn.settings.link.idle_notice_s
+    since = max(state.progress_utc, state.started_utc)
+    if state.phase == "collecting" and not state.idle_told and turn.utc - since > limit:
+        text = f"nothing was finished for {limit:g} s"
+        turn.emit(ev.IdleTold(text=text))
+        turn.emit(ev.Noticed(severity="alarm", text=text))

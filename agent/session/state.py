@@ -1,0 +1,262 @@
+"""What a session knows: frozen records, folded from the journal and never changed in place.
+
+Area ids name their parents and read well in messages: grid ``G1``, square ``G1-S012``, hole ``G1-S012-H034``.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+from agent.control_messages import Autonomy, Mode
+from agent.messages import AnyWork, Command, Goto, Level, Park
+
+Phase = Literal["idle", "collecting", "pausing", "paused", "stopping", "stopped", "fault"]
+GridState = Literal["waiting", "loading", "loaded", "mapping", "screening", "done", "skipped"]
+AreaState = Literal["found", "queued", "busy", "mapped", "exposed", "done", "skipped", "rejected", "unknown"]
+Word = Literal["", "accepted", "rejected"]  # what an operator said; it outranks every model
+
+OPEN_STATES: tuple[AreaState, ...] = ("found", "queued")
+
+# The only moves between phases. A person reaches every phase they need from every other; `stopped` is the end.
+PHASE_MOVES: dict[Phase, tuple[Phase, ...]] = {
+    "idle": ("collecting", "paused", "stopping", "stopped", "fault"),
+    "collecting": ("pausing", "paused", "stopping", "stopped", "fault", "idle"),
+    "pausing": ("paused", "collecting", "stopping", "stopped", "fault"),
+    "paused": ("collecting", "idle", "stopping", "stopped", "fault"),
+    "stopping": ("stopped", "fault", "paused"),
+    "fault": ("paused", "stopped"),
+    "stopped": (),
+}
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why something was chosen: who, what for, by which model and settings, seen on which frame."""
+
+    why: str
+    by: str = "agent"
+    model: str = ""
+    fingerprint: str = ""
+    config: str = ""
+    frame_id: str = ""
+    score: float | None = None
+    runner_up: str = ""
+
+
+class Hole(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="area", tag="hole"):
+    """One hole of the foil; positions are on the stage, in micrometres."""
+
+    area_id: str
+    x_um: float
+    y_um: float
+    radius_um: float
+    score: float
+    label: str = "unknown"
+    state: AreaState = "found"
+    why: str = ""
+    by: str = "agent"
+    word: Word = ""
+    priority: int = 0
+    inferred: bool = False
+    group: int | None = None
+    dose_e_per_a2: float = 0.0
+    frame_id: str = ""
+    defocus_um: float | None = None
+    quality: float | None = None
+    quality_label: str = ""
+    features: dict[str, float] = {}
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Holes that share one stage position and are reached by image shift, with their focus spot."""
+
+    number: int
+    x_um: float
+    y_um: float
+    focus_x_um: float
+    focus_y_um: float
+    hole_ids: tuple[str, ...]
+    focused: bool = False
+
+
+class Square(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="area", tag="square"):
+    """One mesh opening."""
+
+    area_id: str
+    x_um: float
+    y_um: float
+    size_um: float
+    vertices_um: tuple[tuple[float, float], ...] = ()
+    score: float
+    label: str = "unknown"
+    state: AreaState = "found"
+    why: str = ""
+    by: str = "agent"
+    word: Word = ""
+    priority: int = 0
+    touches_edge: bool = False
+    frame_id: str = ""  # the low-mag frame it was found on
+    map_frame_id: str = ""  # its medium-mag frame
+    features: dict[str, float] = {}
+    holes: dict[str, Hole] = {}
+    groups: dict[int, Group] = {}
+    lattice: str = ""
+    pitch_um: float | None = None
+
+
+class Grid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One grid."""
+
+    grid_id: str
+    slot: int | None = None
+    state: GridState = "waiting"
+    why: str = ""
+    atlas_frames: tuple[str, ...] = ()
+    squares: dict[str, Square] = {}
+
+
+class PendingFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A frame whose analysis is still due."""
+
+    frame_id: str
+    level: Level
+    file: str
+    grid_id: str
+    area_id: str
+    seq: int
+
+
+class Outstanding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A command without a result yet."""
+
+    command: Command
+    area_id: str
+    issued_utc: float
+    cancelled: bool = False
+    frames: tuple[str, ...] = ()
+
+
+class UndoStep(msgspec.Struct, frozen=True, kw_only=True):
+    """How the areas of one override were before it."""
+
+    what: str
+    before: tuple[Square | Hole, ...]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole session."""
+
+    session_id: str = ""
+    name: str = ""
+    epoch: int = 0
+    config: str = ""
+    seq: int = 0  # of the last event folded in
+    started_utc: float = 0.0
+    utc: float = 0.0
+    phase: Phase = "idle"
+    why: str = ""
+    mode: Mode = "pilot"
+    autonomy: Autonomy = "unattended"
+    thresholds: dict[str, float] = {}
+    suspensions: dict[str, str] = {}
+    degraded: str = ""
+    driver: str = ""
+    can_pilot: bool = False
+    grids: dict[str, Grid] = {}
+    grid_id: str = ""
+    outstanding: dict[str, Outstanding] = {}
+    pending: dict[str, PendingFrame] = {}
+    commands_issued: int = 0
+    commands_ended: int = 0
+    commands_since_frame: int = 0
+    frames: int = 0
+    exposures: int = 0
+    dose_e_per_a2: float = 0.0
+    attempts: dict[str, int] = {}  # "<kind> <area>": failures so far
+    in_a_row: dict[str, int] = {}  # "<kind>": failures without a success between
+    stop_after: str = ""
+    parked: bool = False
+    progress_utc: float = 0.0  # when something was last finished
+    idle_told: bool = False
+    undo: tuple[UndoStep, ...] = ()
+
+    @property
+    def grid(self) -> Grid | None:
+        """The grid on the stage."""
+        return self.grids.get(self.grid_id)
+
+    @property
+    def may_command(self) -> bool:
+        """Whether the agent may send something new to the microscope."""
+        return (
+            self.phase in ("collecting", "stopping")
+            and not self.suspensions
+            and self.mode == "pilot"
+            and self.can_pilot
+            and bool(self.driver)
+        )
+
+    def may_send(self, work: AnyWork) -> bool:
+        """Whether this command may leave now: parking and an operator's own moves also while paused."""
+        if isinstance(work, Park):
+            return self.can_pilot and self.phase != "fault"
+        if isinstance(work, Goto):
+            return self.can_pilot and self.phase in ("paused", "idle")
+        return self.may_command
+
+    def square(self, area_id: str) -> Square | None:
+        """The square with this id, or the square of the hole with this id."""
+        grid = self.grids.get(grid_of(area_id))
+        return grid.squares.get(square_of(area_id)) if grid else None
+
+    def hole(self, area_id: str) -> Hole | None:
+        """The hole with this id."""
+        square = self.square(area_id)
+        return square.holes.get(area_id) if square else None
+
+    def area(self, area_id: str) -> Square | Hole | None:
+        """The square or hole with this id."""
+        return self.hole(area_id) if is_hole(area_id) else self.square(area_id)
+
+
+def square_id(grid_id: str, number: int) -> str:
+    """Id of the ``number``-th square of a grid."""
+    return f"{grid_id}-S{number:03d}"
+
+
+def hole_id(square: str, number: int) -> str:
+    """Id of the ``number``-th hole of a square."""
+    return f"{square}-H{number:03d}"
+
+
+def grid_of(area_id: str) -> str:
+    """Grid part of an area id."""
+    head = area_id.split("-H")[0] if is_hole(area_id) else area_id
+    return head.rsplit("-S", 1)[0] if "-S" in head else head
+
+
+def square_of(area_id: str) -> str:
+    """Square part of an area id."""
+    return area_id.rsplit("-H", 1)[0] if is_hole(area_id) else area_id
+
+
+def is_hole(area_id: str) -> bool:
+    """Whether the id is that of a hole."""
+    head, _, tail = area_id.rpartition("-H")
+    return tail.isdigit() and "-S" in head
+
+
+def summary(state: State) -> dict[str, Any]:
+    """The outcome of a session without times, epochs and counters: equal for equal ends, however it got there."""
+    keep = (
+        "session_id",
+        "phase",
+        "mode",
+        "autonomy",
+        "thresholds",
+        "grids",
+        "grid_id",
+        "exposures",
+        "parked",
+    )
+    plain = msgspec.to_builtins(state, str_keys=True)
+    return {name: plain[name] for name in keep} | {"dose_e_per_a2": round(state.dose_e_per_a2, 6)}

@@ -1,9 +1,10 @@
 """The classical hole finder: template matching on every scale, a lattice, and its extension, in one call."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.base import Image, as_plain
 from models.detections import HoleDetection, HoleFinding, Lattice
@@ -14,9 +15,11 @@ from models.holes.scoring import judge
 from models.holes.sites import Site, lattice_sites, refined_radius
 
 _VERSION = "holes-template-1"
-_TRIED = 12  # hypotheses that are tested for a lattice
 _LATTICE_POINTS = 500
-_BARE = 0.3  # what a hypothesis without a lattice counts for
+_CHANCE_RESIDUAL = 0.1  # of the pitch: what points thrown at random come to
+_SURE = 24.0  # nats: a lattice that no chance makes
+_WEAK_HALF = 0.8  # of the others' correlation: below it, every other member is a gap between holes
+_FEW_HEIGHT = 0.75  # mean correlation that a lattice of few holes must reach
 _LEAST_EXPLAINED = 0.004
 _LONE = 0.75  # correlation that holes without a lattice must reach
 _LONE_AREA = 0.004  # and the share of the frame that each must cover
@@ -27,6 +30,7 @@ class _Choice:
     hypothesis: Hypothesis
     fit: LatticeFit | None
     evidence: float
+    sure: bool
 
 
 class TemplateHoleFinder:
@@ -72,35 +76,82 @@ class TemplateHoleFinder:
 
 
 def _choose(work: Working) -> _Choice | None:
-    """Hypothesis and lattice that explain most of the frame."""
+    """Hypothesis and lattice that explain most of the frame.
+
+    A lattice of many holes does not come about by chance, however little of the frame they cover, so any that
+    is sure beats every hypothesis without one.
+    """
     area = float(work.seen.sum())
-    ranked = sorted(hypotheses(work), key=lambda h: -h.explained(area))
     best: _Choice | None = None
-    for hypothesis in ranked[:_TRIED]:
-        fit = fit_lattice(hypothesis.points[:_LATTICE_POINTS])
-        if fit is not None and _plausible(fit, hypothesis):
+    for hypothesis in sorted(hypotheses(work), key=lambda h: -h.explained(area)):
+        if best is not None and best.sure and hypothesis.explained(area) <= best.evidence:
+            break  # sorted: no later one can explain more
+        fit = _lattice_of(hypothesis)
+        sure = fit is not None and significance(fit) > _SURE
+        member = None
+        if fit is not None and sure:
             member = np.zeros(len(hypothesis.points), bool)
             member[: len(fit.member)] = fit.member
-            evidence = hypothesis.explained(area, member) * min(1.0, fit.occupancy)
-        else:
-            fit, evidence = None, 0.0
-        bare = _BARE * hypothesis.explained(area)
-        choice = _Choice(hypothesis, fit, evidence) if evidence > bare else _Choice(hypothesis, None, bare)
-        if best is None or choice.evidence > best.evidence:
+        choice = _Choice(hypothesis, fit, hypothesis.explained(area, member), sure)
+        if best is None or (choice.sure, choice.evidence) > (best.sure, best.evidence):
             best = choice
-    if best is None or best.evidence < _LEAST_EXPLAINED:
+    if best is None or (not best.sure and best.evidence < _LEAST_EXPLAINED):
         return None
     return best
+
+
+def significance(fit: LatticeFit) -> float:
+    """How much better than points thrown at random the members keep to their lattice, in nats."""
+    loose = _CHANCE_RESIDUAL * fit.pitch / max(fit.residual, 0.01 * fit.pitch)
+    return float(2.0 * (fit.member.sum() - 3) * np.log(max(loose, 1e-3)))
+
+
+def _lattice_of(hypothesis: Hypothesis) -> LatticeFit | None:
+    points, heights = hypothesis.points[:_LATTICE_POINTS], hypothesis.heights[:_LATTICE_POINTS]
+    fit = fit_lattice(points)
+    if fit is None:
+        return None
+    strong = strong_sublattice(fit, heights)
+    if strong is not None:
+        again = fit_lattice(points[strong])
+        if again is not None:
+            member = np.zeros(len(points), bool)
+            member[np.flatnonzero(strong)] = again.member
+            indices = np.zeros((len(points), 2), np.int64)
+            indices[strong] = again.indices
+            fit = replace(again, member=member, indices=indices)
+    return fit if _plausible(fit, hypothesis) else None
+
+
+def strong_sublattice(fit: LatticeFit, heights: NDArray[np.float64]) -> NDArray[np.bool_] | None:
+    """Members that alone are holes, where every other member of a too fine lattice is but a gap between holes.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        Which points are strong, shape (n,); None when the members are all of one kind.
+    """
+    i, j = fit.indices.T
+    for parity in ((i + j) % 2, i % 2, j % 2):
+        even, odd = fit.member & (parity == 0), fit.member & (parity == 1)
+        if min(even.sum(), odd.sum()) < 4:
+            continue
+        high, low = float(np.median(heights[even])), float(np.median(heights[odd]))
+        if min(high, low) < _WEAK_HALF * max(high, low):
+            return even if high > low else odd
+    return None
 
 
 def _plausible(fit: LatticeFit, hypothesis: Hypothesis) -> bool:
     """Whether the lattice could be one of holes: not overlapping, not too far apart, and mostly full."""
     members = int(fit.member.sum())
-    if not 2.1 * hypothesis.radius < fit.pitch < 9.0 * hypothesis.radius:
+    if not 2.1 * hypothesis.radius < fit.pitch < 9.0 * hypothesis.radius or fit.occupancy <= 0.5:
         return False
-    if members < 6 and fit.symmetry() == "oblique":
-        return False
-    return fit.occupancy > 0.5 and members >= 0.25 * len(fit.member)
+    if significance(fit) > _SURE:
+        return members >= 0.25 * len(fit.member)
+    heights = hypothesis.heights[: len(fit.member)][fit.member]
+    regular = fit.symmetry() != "oblique" and fit.residual < 0.03 * fit.pitch
+    return regular and float(heights.mean()) > _FEW_HEIGHT and members >= 0.5 * len(fit.member)
 
 
 def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
@@ -119,9 +170,9 @@ def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
 
 
 def _on_lattice(work: Working, hypothesis: Hypothesis, fit: LatticeFit) -> HoleFinding:
-    points = hypothesis.points[: len(fit.member)][fit.member]
-    radius = refined_radius(work, points, hypothesis.radius, hypothesis.sign)
-    sites = lattice_sites(work, fit, radius, hypothesis.sign, 0.6 * noise_level(min(radius, 6.0)))
+    points = hypothesis.points[: len(fit.member)]
+    radius = refined_radius(work, points[fit.member], hypothesis.radius, hypothesis.sign)
+    sites = lattice_sites(work, fit, points, radius, hypothesis.sign, 0.6 * noise_level(min(radius, 6.0)))
     return _finding(work, sites, radius, hypothesis.sign, _record(work, fit), "")
 
 

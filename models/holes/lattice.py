@@ -1,9 +1,9 @@
 """The lattice that explains a set of points: its two vectors, the index of each point, and how well it fits.
 
-The search looks at difference vectors between neighbouring points, so a lattice may be square, hexagonal or
-oblique, may miss points, and may be bent a little by stage drift or montage seams: indices spread from neighbour
-to neighbour and never through one global rounding. The fit itself is linear least squares, reweighted against
-outliers (Huber, Robust Statistics, 1981, section 7.8).
+The search looks at difference vectors between neighbouring points, so a lattice may be square, hexagonal
+or oblique, may miss points, and may be bent a little by stage drift or montage seams: indices spread from
+neighbour to neighbour and never through one global rounding. The fit itself is linear least squares,
+reweighted against outliers (Huber, Robust Statistics, 1981, section 7.8).
 """
 
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ Points = NDArray[np.float64]
 
 _NEIGHBOURS = 10
 _MODES = 10
+_BASES = 14
 _TOLERANCE = 0.14  # of the shorter vector: how far one step between neighbours may be off
 _SQUARE_DEG, _SQUARE_RATIO = 5.0, 1.09
 
@@ -73,6 +74,52 @@ class LatticeFit:
             symmetry=self.symmetry(),
             residual_px=self.residual,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Anchors:
+    """Points with known indices, from which others are located: exact where the lattice is bent a little.
+
+    Attributes
+    ----------
+    points, indices
+        Shapes (n, 2): positions as (x, y) and lattice indices as (i, j).
+    basis
+        Matrix whose columns are the lattice vectors.
+    """
+
+    points: Points
+    indices: NDArray[np.int64]
+    basis: Points
+
+    @classmethod
+    def of(cls, fit: LatticeFit, points: Points) -> "Anchors":
+        """Anchors from the members of a fit to ``points``, shape (n, 2)."""
+        return cls(points[fit.member], fit.indices[fit.member], fit.basis)
+
+    def locate(self, others: Points) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Index of each of ``others`` (n, 2), and its distance from the place of that index, in pixels."""
+        near, weight = self._nearest(self.points, others)
+        step = others[:, None, :] - self.points[near]
+        units = self.indices[near] + np.einsum("ij,nkj->nki", np.linalg.inv(self.basis), step)
+        mean = np.einsum("nk,nki->ni", weight, units)
+        whole = np.rint(mean)
+        return whole.astype(np.int64), np.hypot(*((mean - whole) @ self.basis.T).T)
+
+    def place(self, indices: NDArray[np.int64]) -> Points:
+        """Position of each of ``indices`` (n, 2), as (x, y)."""
+        near, weight = self._nearest(self.indices @ self.basis.T, indices @ self.basis.T)
+        step = indices[:, None, :] - self.indices[near]
+        guesses = self.points[near] + np.einsum("ij,nkj->nki", self.basis, step.astype(float))
+        return np.asarray(np.einsum("nk,nki->ni", weight, guesses))
+
+    def _nearest(self, known: Points, wanted: Points) -> tuple[NDArray[np.int64], Points]:
+        """The few nearest of ``known`` to each of ``wanted``, and their weights, shapes (n, k)."""
+        k = min(6, len(known))
+        distance, near = cKDTree(known).query(wanted, k=k)
+        distance, near = distance.reshape(len(wanted), k), near.reshape(len(wanted), k)
+        weight = 1.0 / (distance**2 + 0.5 * float(np.abs(np.linalg.det(self.basis))))
+        return near, weight / weight.sum(axis=1, keepdims=True)
 
 
 def symmetry_of(a: Points, b: Points) -> Symmetry:
@@ -130,23 +177,37 @@ def fit_lattice(points: Points, *, min_points: int = 3) -> LatticeFit | None:
     """
     if len(points) < max(3, min_points):
         return None
-    modes = _difference_modes(points)
     best: LatticeFit | None = None
     best_score = 0.0
-    for i, u in enumerate(modes):
-        for v in modes[i + 1 :]:
-            sine = abs(float(u[0] * v[1] - u[1] * v[0])) / float(np.hypot(*u) * np.hypot(*v))
-            if sine < 0.5 or max(np.hypot(*u), np.hypot(*v)) > 2.2 * min(np.hypot(*u), np.hypot(*v)):
-                continue
-            fit = fit_with_basis(points, u, v)
-            if fit is None or fit.member.sum() < min_points:
-                continue
-            if fit.member.sum() == 3 and fit.symmetry() == "oblique":
-                continue
-            score = float(fit.member.sum()) * (0.2 + fit.occupancy) * (1.0 - 2.0 * fit.residual / fit.pitch)
-            if score > best_score * 1.001:
-                best, best_score = fit, score
+    for u, v in _bases(_difference_modes(points)):
+        fit = fit_with_basis(points, u, v)
+        if fit is None or fit.member.sum() < min_points:
+            continue
+        if fit.member.sum() == 3 and fit.symmetry() == "oblique":
+            continue
+        score = float(fit.member.sum()) * (0.2 + fit.occupancy) * (1.0 - 2.0 * fit.residual / fit.pitch)
+        if score > best_score * 1.001:
+            best, best_score = fit, score
+        if fit.member.mean() > 0.9 and fit.occupancy > 0.8 and fit.residual < 0.05 * fit.pitch:
+            break
     return best
+
+
+def _bases(modes: list[Points]) -> list[tuple[Points, Points]]:
+    """Different lattices that two of the modes span, best supported first."""
+    bases: list[tuple[Points, Points]] = []
+    for total in range(1, 2 * len(modes) - 2):
+        for i in range(max(0, total - len(modes) + 1), (total + 1) // 2):
+            u, v = modes[i], modes[total - i]
+            lu, lv = float(np.hypot(*u)), float(np.hypot(*v))
+            sine = abs(float(u[0] * v[1] - u[1] * v[0])) / (lu * lv)
+            if sine < 0.5 or max(lu, lv) > 2.2 * min(lu, lv):
+                continue
+            a, b = reduce_basis(u, v)
+            near = 0.1 * float(min(np.hypot(*a), np.hypot(*b)))
+            if not any(np.hypot(*(a - p)) < near and np.hypot(*(b - q)) < near for p, q in bases):
+                bases.append((a, b))
+    return bases[:_BASES]
 
 
 def fit_with_basis(points: Points, a: Points, b: Points) -> LatticeFit | None:
@@ -195,21 +256,24 @@ def index_points(
     if not good.any():
         return None
     source, target, whole = source[good], target[good], whole[good].astype(np.int64)
+    source, target = np.concatenate([source, target]), np.concatenate([target, source])
+    whole = np.concatenate([whole, -whole])
     graph = coo_matrix((np.ones(len(source)), (source, target)), shape=(n, n)).tocsr()
     _, part = connected_components(graph, directed=False)
     member = part == np.bincount(part).argmax()
-    step_of = {(int(s), int(t)): w for s, t, w in zip(source, target, whole, strict=True)}
-    order, parent = breadth_first_order(graph, int(np.flatnonzero(member)[0]), directed=False)
+    order, parent = breadth_first_order(graph, int(np.flatnonzero(member)[0]), directed=True)
+    key = source.astype(np.int64) * n + target
+    by_key = np.argsort(key, kind="stable")
+    wanted = parent[order[1:]].astype(np.int64) * n + order[1:]
+    steps_taken = whole[by_key[np.searchsorted(key[by_key], wanted)]]
     indices = np.zeros((n, 2), np.int64)
-    for node in order[1:]:
-        before = int(parent[node])
-        known = step_of.get((before, int(node)))
-        indices[node] = indices[before] + (known if known is not None else -step_of[(int(node), before)])
+    for node, taken in zip(order[1:], steps_taken, strict=True):
+        indices[node] = indices[parent[node]] + taken
     return indices, member
 
 
 def _difference_modes(points: Points) -> list[Points]:
-    """Most repeated difference vectors between neighbours, shortest half of the plane, best supported first."""
+    """Most repeated difference vectors between neighbours, of one half plane, best supported first."""
     n = len(points)
     k = min(n, _NEIGHBOURS + 1)
     distance, other = cKDTree(points).query(points, k=k)
@@ -255,7 +319,7 @@ def _least_squares(points: Points, indices: Points) -> tuple[Points, Points, Poi
 
 
 def _occupancy(indices: NDArray[np.int64]) -> float:
-    """Mean share of the four neighbour sites of each index that are taken, edges of the set not held against it."""
+    """Mean share of two neighbour sites of each index that are taken (four inside, two at a corner)."""
     taken = {(int(i), int(j)) for i, j in indices}
     if len(taken) < 2:
         return 0.0

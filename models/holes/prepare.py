@@ -42,11 +42,15 @@ class Working:
         """Values, seen and the factor in use, reduced by ``factor`` (at most 1) with pixel means."""
         if factor >= 0.999:
             return self.values, self.seen, 1.0
-        rows, columns = self.values.shape
-        size = (max(8, round(columns * factor)), max(8, round(rows * factor)))
-        values = cv2.resize(self.values, size, interpolation=cv2.INTER_AREA)
-        seen = cv2.resize(self.seen, size, interpolation=cv2.INTER_AREA)
-        return values, (seen > 0.5).astype(np.float32), size[0] / columns
+        values, seen = resized(self.values, factor), resized(self.seen, factor)
+        return values, (seen > 0.5).astype(np.float32), values.shape[1] / self.values.shape[1]
+
+
+def resized(plane: Plane, factor: float) -> Plane:
+    """Plane made ``factor`` (at most 1) times as large with pixel means, at least 8 pixels on a side."""
+    rows, columns = plane.shape
+    size = (max(8, round(columns * factor)), max(8, round(rows * factor)))
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def prepare(plain: Plane) -> Working | None:
@@ -56,9 +60,9 @@ def prepare(plain: Plane) -> Working | None:
     scale = min(1.0, _LARGEST / side)
     values = plain
     if scale < 1.0:
-        values = cv2.resize(plain, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        seen = cv2.resize(seen, (values.shape[1], values.shape[0]), interpolation=cv2.INTER_AREA)
-        seen = (seen > 0.5).astype(np.float32)
+        values = resized(plain, scale)
+        seen = (resized(seen, scale) > 0.5).astype(np.float32)
+        scale = values.shape[1] / plain.shape[1]
     counted = values[seen > 0]
     if counted.size < 256:
         return None

@@ -1,4 +1,4 @@
-"""How large the holes are: every radius and both contrasts are tried, and what each would explain is measured."""
+"""How large the holes are: every radius and both contrasts are tried, and what each explains is measured."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ _WORK_RADIUS = 6.0  # the frame is reduced until the template has this radius
 _STEP = 1.2  # ratio of one radius to the next
 _SMALLEST, _LARGEST = 2.2, 0.3  # pixels; share of the shorter side
 _DARK_PENALTY = 0.6  # holes are brighter than the foil, nearly always
+_OUTSIDE = 0.4  # of the radius: how far outside the frame a centre may lie
 _MOST_POINTS = 1500
 
 
@@ -43,7 +44,7 @@ class Hypothesis:
 
 def noise_level(radius: float) -> float:
     """Correlation that white noise hardly ever reaches with a hole of ``radius`` pixels."""
-    return float(max(0.42, 5.2 / np.sqrt(0.92 * np.pi * (1.45 * radius) ** 2)))
+    return float(max(0.42, 3.2 / np.sqrt(0.92 * np.pi * (1.45 * radius) ** 2)))
 
 
 def hypotheses(work: Working) -> list[Hypothesis]:
@@ -53,11 +54,14 @@ def hypotheses(work: Working) -> list[Hypothesis]:
     radius = _SMALLEST * max(1.0, max(rows, columns) / 700.0)
     while radius <= _LARGEST * min(rows, columns):
         values, seen, k = work.shrunk(_WORK_RADIUS / radius)
-        response = match(values, seen, radius * k).correlation
+        # Centres may lie a little outside the frame: the visible part of the hole still shows where.
+        pad = round(_OUTSIDE * radius * k)
+        values, seen = np.pad(values, pad), np.pad(seen, pad)
+        response = match(values, seen, radius * k)
         for sign in (1, -1):
             points, heights = peaks(sign * response, noise_level(radius * k), radius * k)
             if len(points):
-                points = (points[:_MOST_POINTS] + 0.5) / k - 0.5
+                points = (points[:_MOST_POINTS] - pad + 0.5) / k - 0.5
                 found.append(Hypothesis(radius, sign, points, heights[:_MOST_POINTS]))
         radius *= _STEP
     return found

@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.holes.lattice import LatticeFit
+from scipy.spatial import cKDTree
+
+from models.holes.lattice import Anchors, LatticeFit
 from models.holes.prepare import Working
 from models.holes.template import match, peaks
 
@@ -14,6 +16,8 @@ Points = NDArray[np.float64]
 
 _SHARP_RADIUS = 9.0  # the frame is reduced until holes have this radius
 _REACH = 0.25  # of the pitch: how far from its site a hole is looked for
+_BEYOND = 0.75  # of the usual correlation: what a hole in the shadow of a bar must reach
+_BAR_SHARE, _BAR_GAP = 0.02, 4.0  # share of the frame and contrast from which a dark part is a grid bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ def refined_radius(work: Working, points: Points, radius: float, sign: int) -> f
     sign
         Contrast of the holes.
     """
-    values, seen, k = work.shrunk(min(1.0, 20.0 / radius))
+    values, _, k = work.shrunk(min(1.0, 20.0 / radius))
     half = int(np.ceil(1.6 * radius * k)) + 1
     size = (2 * half + 1, 2 * half + 1)
     stack = []
@@ -81,72 +85,102 @@ def refined_radius(work: Working, points: Points, radius: float, sign: int) -> f
 def response_at(work: Working, radius: float, sign: int) -> tuple[NDArray[np.float32], float]:
     """Correlation with holes of ``radius``, and its scale in its own pixels per working pixel."""
     values, seen, k = work.shrunk(min(1.0, _SHARP_RADIUS / radius))
-    return (sign * match(values, seen, radius * k).correlation).astype(np.float32), k
+    return (sign * match(values, seen, radius * k)).astype(np.float32), k
 
 
 def foil(work: Working, pitch: float) -> NDArray[np.bool_]:
-    """Where foil is: true everywhere unless a grid bar darkens part of the frame."""
-    blurred = cv2.GaussianBlur(work.values, (0, 0), max(1.0, 0.5 * pitch))
-    weight = cv2.GaussianBlur(work.seen, (0, 0), max(1.0, 0.5 * pitch))
-    mean = blurred / np.maximum(weight, 1e-3)
-    counted = mean[work.seen > 0]
+    """Where foil is, shape of the frame: everywhere that is seen unless a grid bar darkens part of it."""
+    values, seen, _ = work.shrunk(min(1.0, 6.0 / pitch))
+    weight = cv2.GaussianBlur(seen, (0, 0), 3.0)
+    mean = cv2.GaussianBlur(values * seen, (0, 0), 3.0) / np.maximum(weight, 1e-3)
+    open_ = np.asarray(weight > 0.3)
+    counted = mean[seen > 0]
     low, high = float(counted.min()), float(np.percentile(counted, 99))
-    if not high > low:
-        return work.seen > 0
-    byte = np.clip((mean - low) / (high - low) * 255.0, 0, 255).astype(np.uint8)
-    split, _ = cv2.threshold(byte[work.seen > 0][None, :], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    inside = byte > split
-    dark, bright = byte[~inside & (work.seen > 0)], byte[inside & (work.seen > 0)]
-    if len(dark) == 0 or len(bright) == 0:
-        return work.seen > 0
-    gap = (float(bright.mean()) - float(dark.mean())) / (0.5 * float(bright.std() + dark.std()) + 1e-6)
-    share = len(dark) / counted.size
-    if gap < 4.0 or share < 0.02:
-        return np.asarray(weight > 0.3)
-    return np.asarray(inside & (weight > 0.3))
+    if high > low:
+        byte = np.clip((mean - low) / (high - low) * 255.0, 0, 255).astype(np.uint8)
+        split, _ = cv2.threshold(byte[seen > 0][None, :], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+        bright = byte > split
+        dark_values, bright_values = byte[~bright & (seen > 0)], byte[bright & (seen > 0)]
+        if len(dark_values) > _BAR_SHARE * counted.size and len(bright_values):
+            spread = 0.5 * float(bright_values.std() + dark_values.std()) + 1e-6
+            if float(bright_values.mean()) - float(dark_values.mean()) > _BAR_GAP * spread:
+                open_ = open_ & bright
+    rows, columns = work.values.shape
+    full = cv2.resize(open_.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(full > 0)
 
 
-def lattice_sites(work: Working, fit: LatticeFit, radius: float, sign: int, least: float) -> list[Site]:
-    """Hole at each lattice site in the frame: measured where the template answers, inferred elsewhere on foil."""
+def lattice_sites(
+    work: Working, fit: LatticeFit, points: Points, radius: float, sign: int, least: float
+) -> list[Site]:
+    """Hole at each lattice site in the frame: measured where the template answers, else inferred on foil.
+
+    Parameters
+    ----------
+    work
+        Frame.
+    fit, points
+        Lattice and the points that it was fitted to, shape (n, 2), working pixels.
+    radius, sign
+        Of the holes.
+    least
+        Correlation from which a hole counts as seen.
+    """
     response, k = response_at(work, radius, sign)
     rows, columns = work.values.shape
     on_foil = foil(work, fit.pitch)
-    reach = max(1.0, _REACH * fit.pitch * k)
-    points, heights = peaks(response, least, max(1.0, 0.5 * radius * k))
-    points = (points + 0.5) / k - 0.5
-    corners = np.array([[0, 0], [columns, 0], [0, rows], [columns, rows]], float)
-    units = np.linalg.solve(fit.basis, (corners - fit.origin).T).T
-    low, high = np.floor(units.min(axis=0)).astype(int), np.ceil(units.max(axis=0)).astype(int)
-    i, j = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij")
-    index = np.stack([i.ravel(), j.ravel()], axis=1)
-    place = fit.origin + index @ fit.basis.T
-    margin = 0.25 * radius
-    inside = (
-        (place[:, 0] > -margin)
-        & (place[:, 0] < columns - 1 + margin)
-        & (place[:, 1] > -margin)
-        & (place[:, 1] < rows - 1 + margin)
-    )
+    reach = max(1.0 / k, _REACH * fit.pitch)
+    seen_at, heights = peaks(response, least, max(1.0, 0.5 * radius * k))
+    seen_at = (seen_at + 0.5) / k - 0.5
+    usual = float(np.median(heights[_nearest_gap(seen_at, points[fit.member]) < reach] if len(heights) else 0.0))
+    index, place = _sites_in_frame(fit, Anchors.of(fit, points), rows, columns, 0.25 * radius)
+    tree = cKDTree(seen_at) if len(seen_at) else None
     sites: list[Site] = []
-    for (a, b), at in zip(index[inside], place[inside], strict=True):
-        gap = np.hypot(*(points - at).T) if len(points) else np.array([np.inf])
-        near = np.flatnonzero(gap <= reach / k)
+    beyond: list[Site] = []
+    for (i, j), at in zip(index, place, strict=True):
+        near = tree.query_ball_point(at, reach) if tree is not None else []
         x, y = int(np.clip(round(at[0]), 0, columns - 1)), int(np.clip(round(at[1]), 0, rows - 1))
-        if len(near):
-            best = near[int(np.argmax(heights[near] - 0.3 * gap[near] * k / reach))]
-            sites.append(
-                Site(
-                    float(points[best, 0]),
-                    float(points[best, 1]),
-                    float(heights[best]),
-                    False,
-                    (int(a), int(b)),
-                )
-            )
+        where = (int(i), int(j))
+        if near:
+            gap = np.hypot(*(seen_at[near] - at).T)
+            best = near[int(np.argmax(heights[near] - 0.3 * gap / reach))]
+            site = Site(float(seen_at[best, 0]), float(seen_at[best, 1]), float(heights[best]), False, where)
+            if on_foil[y, x]:
+                sites.append(site)
+            elif heights[best] > _BEYOND * usual:
+                beyond.append(site)
         elif on_foil[y, x] and 0 <= at[0] <= columns - 1 and 0 <= at[1] <= rows - 1:
             row = int(np.clip(round((at[1] + 0.5) * k - 0.5), 0, response.shape[0] - 1))
             column = int(np.clip(round((at[0] + 0.5) * k - 0.5), 0, response.shape[1] - 1))
-            sites.append(
-                Site(float(at[0]), float(at[1]), float(response[row, column]), True, (int(a), int(b)))
-            )
-    return sites
+            sites.append(Site(float(at[0]), float(at[1]), float(response[row, column]), True, where))
+    return sites + _next_to(beyond, sites)
+
+
+def _next_to(beyond: list[Site], sites: list[Site]) -> list[Site]:
+    """Those in the shadow of a bar that have a neighbour on the foil."""
+    taken = {s.index for s in sites}
+    around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
+    return [
+        s for s in beyond if s.index and any((s.index[0] + di, s.index[1] + dj) in taken for di, dj in around)
+    ]
+
+
+def _nearest_gap(points: Points, others: Points) -> NDArray[np.float64]:
+    """Distance from each of ``points`` to the nearest of ``others``."""
+    return np.asarray(cKDTree(others).query(points)[0], np.float64)
+
+
+def _sites_in_frame(
+    fit: LatticeFit, anchors: Anchors, rows: int, columns: int, margin: float
+) -> tuple[NDArray[np.int64], Points]:
+    """Index and place, shapes (n, 2), of each lattice site that lies at most ``margin`` outside the frame."""
+    corners = np.array([[0, 0], [columns, 0], [0, rows], [columns, rows]], float)
+    units = np.linalg.solve(fit.basis, (corners - fit.origin).T).T
+    low = np.floor(units.min(axis=0)).astype(int) - 1
+    high = np.ceil(units.max(axis=0)).astype(int) + 1
+    i, j = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij")
+    index = np.stack([i.ravel(), j.ravel()], axis=1).astype(np.int64)
+    place = anchors.place(index)
+    limit = np.array([columns - 1.0, rows - 1.0]) + margin
+    inside = ((place > -margin) & (place < limit)).all(axis=1)
+    return index[inside], place[inside]

@@ -6,8 +6,6 @@ deviation of the pixels under the template, times ``sqrt(p * q)`` with the share
 Computed with a mask, a hole that the frame cuts correlates as well as a whole one.
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +14,6 @@ Plane = NDArray[np.float32]
 
 _DISC, _RING_IN, _RING_OUT = 0.92, 1.08, 1.45  # in radii
 _LEAST_SEEN = 0.35  # share of disc and of ring that must be seen
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Answer of one template size at every pixel, shape (rows, columns).
-
-    Attributes
-    ----------
-    correlation
-        From -1 (dark disc on a bright ring) to 1 (bright on dark); 0 where too little is seen.
-    """
-
-    correlation: Plane
 
 
 def kernels(radius: float) -> tuple[Plane, Plane]:
@@ -41,8 +26,8 @@ def kernels(radius: float) -> tuple[Plane, Plane]:
     return disc.astype(np.float32), ring.astype(np.float32)
 
 
-def match(values: Plane, seen: Plane, radius: float) -> Match:
-    """Correlate with holes of ``radius`` pixels.
+def match(values: Plane, seen: Plane, radius: float) -> Plane:
+    """Correlation with holes of ``radius`` pixels: -1 dark on bright, 1 bright on dark, 0 where too little is seen.
 
     Parameters
     ----------
@@ -70,7 +55,7 @@ def match(values: Plane, seen: Plane, radius: float) -> Match:
     step = sum_disc / n_disc_safe - sum_ring / n_ring_safe
     correlation = step * np.sqrt(n_disc_safe * n_ring_safe) / n / np.sqrt(np.maximum(variance, floor))
     enough = (n_disc > _LEAST_SEEN * disc.sum()) & (n_ring > _LEAST_SEEN * ring.sum()) & (variance > floor)
-    return Match(np.where(enough, np.clip(correlation, -1.0, 1.0), 0.0).astype(np.float32))
+    return np.where(enough, np.clip(correlation, -1.0, 1.0), 0.0).astype(np.float32)
 
 
 def peaks(response: Plane, least: float, apart: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -77,7 +77,7 @@ def _label(n: dict[str, float], *, counts: bool) -> tuple[MicrographLabel, str]:
         return "crystalline", f"reflections stand out by {n['spots']:.1f} in log power"
     if n["dark_share"] > _DIRTY:
         return "dirty", f"{n['dark_share']:.1%} of the area is covered by something dark"
-    if n["noise_share"] < _THICK_NOISE or n["unevenness"] > _UNEVEN and n["rings"] < 2.5:
+    if n["noise_share"] < _THICK_NOISE or (n["unevenness"] > _UNEVEN and n["rings"] < 2.5):
         return "thick", "slow shadows outweigh the fine contrast"
     if -n["high_share"] < _EMPTY_HIGH:
         return "empty", "the power spectrum is flat: nothing scatters"

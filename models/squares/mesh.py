@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from models.holes.lattice import LatticeFit, fit_lattice
-from models.squares.polygons import Blob, Points, common_angle, merged
+from models.holes.lattice import Anchors, LatticeFit, fit_lattice
+from models.squares.polygons import Blob, common_angle, merged
 
 _WHOLE = 0.5  # of the nominal area: large enough to carry the lattice
 _LEAST = 0.13  # of the nominal area: smaller ones are dust, cracks and glows
@@ -41,7 +40,7 @@ class Mesh:
 
 
 def nominal_area(blobs: list[Blob]) -> float:
-    """Area of a whole opening: the area that most of the open pixels' blobs come near, small debris left out."""
+    """Area of a whole opening: half of all open pixels lie in larger blobs, half in smaller ones."""
     area = np.sort(np.array([b.area for b in blobs]))
     weight = np.cumsum(area) / area.sum()
     return float(area[int(np.searchsorted(weight, 0.5))])
@@ -57,8 +56,7 @@ def build_mesh(blobs: list[Blob], inside: NDArray[np.bool_]) -> Mesh:
     if fit is None or fit.member.sum() < max(3, 0.4 * len(carriers)):
         kept = [b for b in blobs if b.area >= 0.3 * nominal]
         return Mesh(kept, angle, nominal, None)
-    member = np.flatnonzero(fit.member)
-    seeds = Anchors(centres[carriers][member], fit.indices[member], fit.basis)
+    seeds = Anchors.of(fit, centres[carriers])
     index, _ = seeds.locate(centres)
     cells: dict[tuple[int, int], list[int]] = {}
     for k in range(len(blobs)):
@@ -73,26 +71,3 @@ def build_mesh(blobs: list[Blob], inside: NDArray[np.bool_]) -> Mesh:
             continue
         squares.append(blob)
     return Mesh(squares, angle, nominal, fit)
-
-
-@dataclass(frozen=True, slots=True)
-class Anchors:
-    """Known points with their indices, from which others are located."""
-
-    points: Points
-    indices: NDArray[np.int64]
-    basis: Points
-
-    def locate(self, others: Points) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Index of each of ``others`` (n, 2), and its distance from the place of that index, in pixels."""
-        k = min(6, len(self.points))
-        distance, near = cKDTree(self.points).query(others, k=k)
-        distance, near = distance.reshape(len(others), k), near.reshape(len(others), k)
-        weight = 1.0 / (distance**2 + 1e-3 * float(np.abs(np.linalg.det(self.basis))))
-        weight /= weight.sum(axis=1, keepdims=True)
-        # Continuous index that each neighbour would give, averaged.
-        step = others[:, None, :] - self.points[near]
-        units = self.indices[near] + np.einsum("ij,nkj->nki", np.linalg.inv(self.basis), step)
-        mean = np.einsum("nk,nki->ni", weight, units)
-        whole = np.rint(mean)
-        return whole.astype(np.int64), np.hypot(*((mean - whole) @ self.basis.T).T)

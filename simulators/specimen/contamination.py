@@ -25,9 +25,14 @@ class Dirt:
     lobes: NDArray[np.int64]
     crystal: NDArray[np.bool_]
 
-    def cover(
-        self, x: NDArray[np.float64], y: NDArray[np.float64], radius: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def kept(self, those: NDArray[np.bool_]) -> Dirt:
+        """The lumps that a mask picks."""
+        return Dirt(
+            self.x[those], self.y[those], self.radius[those], self.thickness_nm[those], self.lobes[those],
+            self.crystal[those],
+        )  # fmt: skip
+
+    def cover(self, x: NDArray[np.float64], y: NDArray[np.float64], radius: NDArray[np.float64]) -> NDArray[np.float64]:
         """Share of each disc (x, y, radius in µm) that lumps cover, as the sum of overlaps, at most 1."""
         if not len(self.x):
             return np.zeros(len(x))
@@ -64,7 +69,7 @@ def frost(seed: int, square: int, row: int, centre_um: tuple[float, float], radi
         x=x,
         y=y,
         radius=radius,
-        thickness_nm=1500 * radius * rng.uniform(0.35, 1.0, len(x)),
+        thickness_nm=850 * radius * rng.uniform(0.35, 1.0, len(x)),
         lobes=rng.integers(0, 2**31, len(x)),
         crystal=rng.uniform(size=len(x)) < 0.08,
     )
@@ -92,5 +97,5 @@ def draw(seed: int, square: int, half_um: float, amount: float) -> Dirt:
         radius=radius,
         thickness_nm=np.minimum(2000 * radius * flat, 2500),
         lobes=rng.integers(0, 2**31, len(x)),
-        crystal=rng.uniform(size=len(x)) < 0.12,
+        crystal=rng.uniform(size=len(x)) < 0.05,
     )

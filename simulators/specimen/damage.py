@@ -88,9 +88,7 @@ class Damage:
         if not self.rags_um:
             return np.full(x.shape, -WHOLE, np.float32)
         rough = noise.sample(self.seed + 5, 2.8, x, y, 75.0, self.shift)
-        return np.asarray(
-            np.float32(self.rags_um) * (rough - np.float32(0.1)) - opening * 0.55, dtype=np.float32
-        )
+        return np.asarray(np.float32(self.rags_um) * (rough - np.float32(0.1)) - opening * 0.55, dtype=np.float32)
 
     def _gap(self, crack: Crack, x: Field, y: Field) -> Field:
         along = np.float32(crack.cos) * x + np.float32(crack.sin) * y

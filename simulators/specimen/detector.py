@@ -1,4 +1,4 @@
-"""The camera: counts from intensity, with shot noise, pixel gains, dead columns and a gain that fits 16 bits."""
+"""The camera: counts from intensity, with shot noise, the gains of its pixels and a gain that fits 16 bits."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def fixed_pattern(shape: tuple[int, int]) -> Field:
     return np.asarray(1 + pattern + columns[None, :], dtype=np.float32)
 
 
-def expose(
-    intensity: Field, dose_e_per_a2: float, pixel_angstrom: float, frame_seed: int
-) -> NDArray[np.uint16]:
+def expose(intensity: Field, dose_e_per_a2: float, pixel_angstrom: float, frame_seed: int) -> NDArray[np.uint16]:
     """Counts of one exposure; ``intensity`` is 1 in the open beam, shape (rows, columns)."""
     rng = noise.stream(frame_seed, 23)
     electrons = dose_e_per_a2 * pixel_angstrom**2
     gain = camera_gain(dose_e_per_a2, pixel_angstrom)
     mean = np.maximum(intensity, 0) * np.float32(electrons)
+    counts: Field
     if electrons < _GAUSS_ABOVE:
         counts = rng.poisson(mean).astype(np.float32)
     else:
-        counts = mean + np.sqrt(mean) * rng.standard_normal(mean.shape, dtype=np.float32)
+        counts = np.sqrt(mean) * rng.standard_normal(mean.shape, dtype=np.float32)
+        counts += mean
     counts *= fixed_pattern((int(mean.shape[0]), int(mean.shape[1])))
     counts *= np.float32(gain)
     if electrons >= _GAUSS_ABOVE:

@@ -26,8 +26,8 @@ def low(seed: int) -> list[Picture]:
     """Atlas views of different grids, coarse and close."""
     makes = [
         ("mixed carbon", SpecimenSettings(seed=seed), 16000.0),
-        ("poor carbon", SpecimenSettings(seed=seed + 1, ice="poor"), 6000.0),
-        ("thick gold", SpecimenSettings(seed=seed + 2, ice="thick", foil="gold"), 14000.0),
+        ("poor carbon", SpecimenSettings(seed=seed + 1, ice="poor"), 7000.0),
+        ("thick", SpecimenSettings(seed=seed + 2, ice="thick", bar_um=50), 20000.0),
         ("hexagonal mesh", SpecimenSettings(seed=seed + 3, mesh="hexagonal"), 9000.0),
     ]
     out = []
@@ -67,7 +67,7 @@ def high(seed: int) -> list[Picture]:
     whole = [h for h in holes if h.state != "broken"]
     edge = max(whole, key=lambda h: h.quality)
     picks: list[tuple[str, Specimen, float, float, float, float]] = [
-        ("dirty", grid, *_at(max(whole, key=lambda h: h.contamination * (h.contamination < 0.3))), 8.0, 2.5),
+        ("dirty", grid, *_at(max(whole, key=lambda h: h.contamination * (h.contamination < 0.06))), 8.0, 2.5),
         ("crystalline", grid, *_at(max(whole, key=lambda h: h.crystalline)), 8.0, 2.0),
         ("no ice", grid, *_at(min(whole, key=lambda h: h.ice_nm)), 8.0, 1.5),
         ("edge", grid, edge.x_um + edge.radius_um, edge.y_um, 8.0, 2.0),
@@ -106,6 +106,8 @@ def _at(hole: HoleTruth) -> tuple[float, float]:
 def _pick(grid: Specimen, state: str, k: int) -> SquareTruth:
     centre = sorted(grid.squares, key=lambda s: math.hypot(s.x_um, s.y_um))
     fitting = [s for s in centre if s.state == state] or centre
+    if state == "broken":  # torn, not gone
+        return max(fitting, key=lambda s: s.quality)
     return fitting[k % len(fitting)]
 
 

@@ -51,6 +51,8 @@ class SquareIce:
         Thickness at the centre.
     slope_x, slope_y
         Relative change per µm.
+    dome
+        How much thicker (relative, negative: thinner) the middle is than a place 30 µm away.
     wave
         Strength of the waves.
     rim_nm, rim_um
@@ -62,6 +64,7 @@ class SquareIce:
     centre_nm: float
     slope_x: float
     slope_y: float
+    dome: float
     wave: float
     rim_nm: float
     rim_um: float
@@ -71,18 +74,17 @@ class SquareIce:
     def at(self, x: Field, y: Field, opening: Field) -> Field:
         """Thickness in nm at points about the centre (µm) that are ``opening`` µm away from the bars."""
         zero = np.zeros((1, 1), np.float32)
-        origin = float(noise.sample(self.seed, 3.0, zero, zero, 160.0, self.shift)[0, 0])
-        waves = noise.sample(self.seed, 3.0, x, y, 160.0, self.shift) - np.float32(origin)
+        origin = float(noise.sample(self.seed, 3.6, zero, zero, 160.0, self.shift)[0, 0])
+        waves = noise.sample(self.seed, 3.6, x, y, 160.0, self.shift) - np.float32(origin)
         level = np.float32(self.slope_x) * x + np.float32(self.slope_y) * y + np.float32(self.wave) * waves
+        level = level - np.float32(self.dome / 900.0) * (x * x + y * y)
         rim = np.float32(self.rim_nm) * np.exp(np.minimum(-opening / np.float32(self.rim_um), 0.5))
-        return np.asarray(
-            np.float32(self.centre_nm) * np.exp(np.clip(level, -1.6, 1.6)) + rim, dtype=np.float32
-        )
+        return np.asarray(np.float32(self.centre_nm) * np.exp(np.clip(level, -1.6, 1.6)) + rim, dtype=np.float32)
 
 
 def on_foil(ice_nm: Field) -> Field:
     """Ice on the foil between holes: little where a hole holds a thin film, nearly all of a thick one."""
-    return np.asarray(ice_nm * (0.3 + 0.66 * ice_nm / (ice_nm + 140.0)), dtype=np.float32)
+    return np.asarray(ice_nm * (0.3 + 0.7 * ice_nm / (ice_nm + 75.0)), dtype=np.float32)
 
 
 def quality(ice_nm: float, crystalline: float, contamination: float) -> float:

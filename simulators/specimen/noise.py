@@ -21,28 +21,46 @@ def stream(seed: int, *keys: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=48)
 def tile(seed: int, exponent: float) -> Field:
-    """Periodic random field, shape (512, 512), mean 0, deviation 1, power ∝ frequency^-exponent."""
+    """Periodic random field, shape (512, 512), mean 0, deviation 1.
+
+    Power goes as frequency^-exponent; a negative exponent ``-n`` gives a field whose waves are about n cells long.
+    """
     white = np.fft.rfft2(stream(seed, 77, int(exponent * 100)).standard_normal((TILE, TILE)))
     k = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE)[None, :])
     k[0, 0] = 1.0
-    field = np.fft.irfft2(white * k ** (-exponent / 2) * (k < 1), s=(TILE, TILE))
+    if exponent < 0:
+        weight = np.exp(-((k * -exponent - 1) ** 2) / 0.18)
+    else:
+        weight = k ** (-exponent / 2)
+    weight[0, 0] = 0
+    field = np.fft.irfft2(white * weight, s=(TILE, TILE))
     field -= field.mean()
     return np.ascontiguousarray(field / field.std(), dtype=np.float32)
 
 
 def sample(
-    seed: int, exponent: float, x: Field, y: Field, period_um: float, shift: tuple[float, float] = (0.0, 0.0)
+    seed: int,
+    exponent: float,
+    x: Field,
+    y: Field,
+    period_um: float,
+    shift: tuple[float, float] = (0.0, 0.0),
+    smooth: bool = False,
 ) -> Field:
-    """Values of a ``tile`` that repeats every ``period_um``, at the points ``x, y`` in µm (same shape)."""
+    """Values of a ``tile`` that repeats every ``period_um``, at the points ``x, y`` in µm (same shape).
+
+    ``smooth`` interpolates by cubics, for fields whose slope is looked at.
+    """
     scale = TILE / period_um
     wide = max(float(np.abs(x).max(initial=0)), float(np.abs(y).max(initial=0))) * scale > 30000 - TILE
     u = x * np.float32(scale) + np.float32(shift[0] * TILE % TILE)
     v = y * np.float32(scale) + np.float32(shift[1] * TILE % TILE)
     if wide:
         u, v = np.mod(u, TILE), np.mod(v, TILE)
-    return cv2.remap(tile(seed, exponent), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)  # type: ignore[return-value]
+    how = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
+    return cv2.remap(tile(seed, exponent), u, v, how, borderMode=cv2.BORDER_WRAP)  # type: ignore[return-value]
 
 
 def value(seed: int, exponent: float, x_um: float, y_um: float, period_um: float) -> float:

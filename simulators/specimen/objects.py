@@ -82,16 +82,17 @@ def in_hole(
     """Objects of one hole, from its number alone."""
     rng = noise.stream(settings.seed, 29, square, row)
     parts = []
-    if ice_nm >= 6:
+    reach = radius_um - 0.045  # the edge of a hole is not a perfect circle
+    if ice_nm >= 6 and reach > 0:
         if "vesicles" in settings.content:
-            parts.append(_scattered(rng, VESICLE, radius_um, 90.0 * rng.uniform(0.4, 1.4), 44.0, 3.2))
+            parts.append(_scattered(rng, VESICLE, reach, 200.0 * rng.uniform(0.3, 1.4), 44.0, 4.0))
         if "gold" in settings.content:
-            parts.append(_clustered_gold(rng, radius_um))
+            parts.append(_clustered_gold(rng, reach))
         if "particles" in settings.content:
             size = species_nm(settings)
             fit = min(1.0, ice_nm / (size * 1.3))
-            density = 0.26 * rng.uniform(0.35, 1.3) * fit / (size * 1e-3) ** 2
-            parts.append(_scattered(rng, PARTICLE, radius_um, density, size, 0.0))
+            density = 0.42 * rng.uniform(0.35, 1.3) * fit / (size * 1e-3) ** 2
+            parts.append(_scattered(rng, PARTICLE, reach, density, size, 0.0))
     found = joined(parts)
     places = np.stack([found.x_um, found.y_um], axis=1)
     keep = _apart(places, found.diameter_nm * 0.5e-3)
@@ -106,9 +107,7 @@ def species_nm(settings: SpecimenSettings) -> float:
     return SPECIES[species_of(settings.seed)][0]
 
 
-def _disc(
-    rng: np.random.Generator, n: int, radius_um: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _disc(rng: np.random.Generator, n: int, radius_um: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     r, t = radius_um * np.sqrt(rng.uniform(size=n)), rng.uniform(0, 2 * math.pi, n)
     return r * np.cos(t), r * np.sin(t)
 

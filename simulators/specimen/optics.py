@@ -34,13 +34,12 @@ def chi(
     lam = m.wavelength_angstrom(voltage_kv)
     turn = math.radians(2 * angle_deg)
     x2, y2 = kx * kx, ky * ky
-    k2 = x2 + y2
+    k2: Field = x2 + y2
     # z k² with z = defocus + astigmatism cos 2(θ - θ0), written without angles
-    quadratic = np.float32(defocus_um * 1e4) * k2
+    quadratic: Field = np.float32(defocus_um * 1e4) * k2
     if astigmatism_um:
-        quadratic = quadratic + np.float32(astigmatism_um * 1e4) * (
-            np.float32(math.cos(turn)) * (x2 - y2) + np.float32(2 * math.sin(turn)) * (kx * ky)
-        )
+        stretch: Field = np.float32(math.cos(turn)) * (x2 - y2) + np.float32(2 * math.sin(turn)) * (kx * ky)
+        quadratic += np.float32(astigmatism_um * 1e4) * stretch
     out = np.float32(math.pi * lam) * quadratic - np.float32(0.5 * math.pi * CS_MM * 1e7 * lam**3) * (k2 * k2)
     return np.asarray(out, dtype=np.float32)
 
@@ -49,8 +48,7 @@ def matters(pixel_angstrom: float, voltage_kv: float, defocus_um: float) -> bool
     """Whether the lens changes anything that the pixels can show."""
     nyquist = 0.5 / pixel_angstrom
     return (
-        math.pi * m.wavelength_angstrom(voltage_kv) * abs(defocus_um) * 1e4 * nyquist**2 > 0.05
-        or pixel_angstrom < 25
+        math.pi * m.wavelength_angstrom(voltage_kv) * abs(defocus_um) * 1e4 * nyquist**2 > 0.05 or pixel_angstrom < 25
     )
 
 
@@ -73,9 +71,7 @@ def expose(
     ky = fft.fftfreq(rows, pixel_angstrom).astype(np.float32)[:, None]
     kx = fft.fftfreq(columns, pixel_angstrom).astype(np.float32)[None, :]
     lam = m.wavelength_angstrom(voltage_kv)
-    for start in range(
-        0, rows, 256
-    ):  # in strips: the transfer function of a large frame would not fit the cache
+    for start in range(0, rows, 256):  # in strips: the transfer function of a large frame would not fit the cache
         strip = slice(start, min(start + 256, rows))
         ky_part = ky[strip]
         k2 = kx * kx + ky_part * ky_part
@@ -100,8 +96,6 @@ def smeared(intensity: Field, length_px: float, angle_rad: float) -> Field:
     rows, columns = intensity.shape
     ky = fft.fftfreq(rows).astype(np.float32)[:, None]
     kx = fft.rfftfreq(columns).astype(np.float32)[None, :]
-    along = np.float32(length_px) * (
-        np.float32(math.cos(angle_rad)) * kx + np.float32(math.sin(angle_rad)) * ky
-    )
+    along = np.float32(length_px) * (np.float32(math.cos(angle_rad)) * kx + np.float32(math.sin(angle_rad)) * ky)
     spectrum = fft.rfft2(intensity, workers=2) * np.sinc(along).astype(np.float32)
     return np.asarray(fft.irfft2(spectrum, s=(rows, columns), workers=2), dtype=np.float32)

@@ -50,9 +50,7 @@ def _atoms(species: int) -> NDArray[np.float64]:
     if species == 2:  # a hollow shell of 24 subunits
         n = np.arange(24) + 0.5
         polar, around = np.arccos(1 - 2 * n / 24), np.pi * (1 + 5**0.5) * n
-        unit = np.stack(
-            [np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], axis=1
-        )
+        unit = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), np.cos(polar)], axis=1)
         return np.concatenate([5.0 * u + rng.normal(0, 0.95, (260, 3)) for u in unit])
     parts, spread, size = ((18, 3.6, 2.3), (9, 2.2, 1.9))[species - 3]
     walk = rng.normal(0, spread, (parts, 3)) * np.array([1.0, 0.8, 0.65])
@@ -67,7 +65,8 @@ def _turn(rng: np.random.Generator, along_axis: float) -> NDArray[np.float64]:
         tilt, spin = math.acos(rng.uniform(-1, 1)), rng.uniform(0, 2 * math.pi)
     c, s = math.cos(tilt), math.sin(tilt)
     a, b = math.cos(spin), math.sin(spin)
-    return np.array([[a, -b, 0], [b, a, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    around, over = np.array([[a, -b, 0], [b, a, 0], [0, 0, 1]]), np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    return np.asarray(around @ over, dtype=np.float64)
 
 
 @lru_cache(maxsize=512)
@@ -77,16 +76,14 @@ def particle(species: int, pose: int, pixel_nm: float, voltage_kv: float) -> Fie
     half = math.ceil((SPECIES[species][0] * 0.75 + 1.5) / pixel_nm)
     edges = (np.arange(2 * half + 2) - half - 0.5) * pixel_nm
     counts, _, _ = np.histogram2d(atoms[:, 1], atoms[:, 0], bins=(edges, edges))
-    # 0.55 nm³ per point stands for 0.4 kDa of protein at 0.73 kDa per nm³
     volume = _volume_per_point(species)
     projected = counts * volume / pixel_nm**2
     smooth = cv2.GaussianBlur(projected.astype(np.float32), (0, 0), max(0.6 / pixel_nm, 0.4))
-    return np.asarray(
-        smooth * np.float32(m.radian_per_volt_nm(voltage_kv) * m.PROTEIN_EXCESS_VOLT), dtype=np.float32
-    )
+    return np.asarray(smooth * np.float32(m.radian_per_volt_nm(voltage_kv) * m.PROTEIN_EXCESS_VOLT), dtype=np.float32)
 
 
 def _volume_per_point(species: int) -> float:
+    """Protein volume in nm³ per point, at 1.21 nm³ per kDa."""
     kilodalton = (800.0, 700.0, 480.0, 2200.0, 380.0)[species]
     return kilodalton * 1.21 / len(_atoms(species))
 
@@ -98,9 +95,7 @@ def _sphere(radius_px: float, dx: float, dy: float, pixel_nm: float) -> Field:
     r2 = (axis[None, :] - np.float32(dx)) ** 2 + (axis[:, None] - np.float32(dy)) ** 2
     if radius_px < 2.5:  # too few pixels for a chord: the volume of the sphere in a soft dot
         dot = np.exp(-r2 / np.float32(2 * (0.45 * radius_px + 0.35) ** 2))
-        return np.asarray(
-            dot * np.float32(4 / 3 * math.pi * radius_px**3 * pixel_nm) / dot.sum(), dtype=np.float32
-        )
+        return np.asarray(dot * np.float32(4 / 3 * math.pi * radius_px**3 * pixel_nm) / dot.sum(), dtype=np.float32)
     return np.asarray(2 * pixel_nm * np.sqrt(np.maximum(radius_px**2 - r2, 0)), dtype=np.float32)
 
 
@@ -124,7 +119,10 @@ def _vesicle(diameter_nm: float, pose: int, pixel_nm: float, dx: float, dy: floa
         return np.asarray(2 * out, dtype=np.float32)
 
     density = shell(outer, 1.3) + shell(outer - 3.6, 1.3) + np.float32(0.35) * shell(outer - 1.3, 2.3)
-    if rng.uniform() < 0.35:
+    studs = cv2.GaussianBlur(rng.standard_normal(r2.shape, dtype=np.float32), (0, 0), 1.0 / pixel_nm)
+    studs *= np.float32(1.0 / max(float(studs.std()), 1e-6))
+    density = density * (1 + np.float32(0.35) * studs)
+    if rng.uniform() < 0.5:
         lumps = cv2.GaussianBlur(rng.standard_normal(r2.shape, dtype=np.float32), (0, 0), 1.6 / pixel_nm)
         lumps *= np.float32(1.0 / max(float(lumps.std()), 1e-6))
         density = density + np.float32(2.2) * np.maximum(lumps, 0) * (r2 < (outer - 5.5) ** 2)

@@ -58,6 +58,11 @@ def fields(square: Square, x: Field, y: Field, pixel_um: float) -> Fields:
     table = square.table
     i, j, dx, dy = square.lattice.nearest(x, y)
     row = table.rows(i, j)
+    radius: NDArray[np.floating]
+    inside: NDArray[np.floating]
+    lean_x: NDArray[np.floating]
+    lean_y: NDArray[np.floating]
+    crystal: NDArray[np.floating]
     if len(table.x):
         radius = np.where(row >= 0, table.radius[row], -1.0).astype(np.float32)
         inside = table.ice_nm[row].astype(np.float32)
@@ -74,9 +79,10 @@ def fields(square: Square, x: Field, y: Field, pixel_um: float) -> Fields:
     lean = (lean_x * dx + lean_y * dy).astype(np.float32) / np.maximum(radius, 1e-3)
     hole_ice = inside * np.clip(1 + lean, 0.3, 2.0) + np.minimum(0.4 * inside, 45.0) * share**4
     if pixel_um < 0.06 and square.crystalline > 0:
-        hole_ice = hole_ice * (1 + 1.1 * crystal * _mottle(seed, x, y, pixel_um))
+        depth = np.minimum(crystal * 0.9, 0.27) * np.minimum(inside, 60.0)
+        hole_ice = np.maximum(hole_ice + depth * _mottle(seed, x, y, pixel_um), 0.2 * hole_ice)
     extra = _foil_grain(square, x, y, pixel_um)
-    collar = np.exp(np.minimum(hole, 0) / np.float32(0.16)) * np.minimum(inside * 0.5 + 12, 45)
+    collar = np.exp(np.minimum(hole, 0) / np.float32(0.16)) * np.minimum(inside * 0.4 + 8, 32)
     film_ice = ice.on_foil(thick) + collar * (radius > 0)
     if square.damage.torn or square.damage.cracks or square.damage.punctures:
         near = np.exp(-np.maximum(film, 0) / np.float32(square.damage.curl_um * 0.5)) * (film < 12)
@@ -92,10 +98,12 @@ def fields(square: Square, x: Field, y: Field, pixel_um: float) -> Fields:
 def _mottle(seed: int, x: Field, y: Field, pixel_um: float) -> Field:
     """Crystals that grew into each other: dark grains of some ten nanometres, patches of a few hundred."""
     coarse = noise.sample(seed + 12, 2.2, x, y, 14.0)
-    if pixel_um > 0.008:
+    if pixel_um > 0.012:
         return coarse
-    fine = noise.sample(seed + 13, 2.4, x, y, 3.1)
-    return np.asarray(0.55 * coarse + 0.75 * np.maximum(fine, -0.6) ** 2 * np.sign(fine), dtype=np.float32)
+    grains = noise.sample(seed + 13, -22.0, x, y, 1.5)
+    small = noise.sample(seed + 14, -16.0, x, y, 0.8)
+    rough = np.float32(0.5) * coarse + np.exp(np.float32(0.8) * grains) - 1 + np.float32(0.4) * small
+    return np.asarray(rough, dtype=np.float32)
 
 
 def _foil_grain(square: Square, x: Field, y: Field, pixel_um: float) -> Field:
@@ -111,7 +119,13 @@ def _foil_grain(square: Square, x: Field, y: Field, pixel_um: float) -> Field:
 
 
 def _step(distance: Field, soft_um: float) -> Field:
-    return np.clip(np.float32(0.5) + distance * np.float32(1 / soft_um), 0, 1)
+    return np.asarray(np.clip(np.float32(0.5) + distance * np.float32(1 / soft_um), 0, 1), dtype=np.float32)
+
+
+def _shadow(distance: Field, soft_um: float) -> Field:
+    """Light past a thick bar, which is never sharp: a smooth step that starts at the edge."""
+    t = np.clip(distance * np.float32(1 / soft_um) + np.float32(0.2), 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)
 
 
 def compose(square: Square, f: Fields, pixel_um: float) -> tuple[Field, Field, Field]:
@@ -125,7 +139,9 @@ def compose(square: Square, f: Fields, pixel_um: float) -> tuple[Field, Field, F
     film = _step(f.film, soft)
     pitch, diameter = square.settings.hole_pitch_um, square.settings.hole_diameter_um
     ice_unit = unit * np.float32(m.ICE_VOLT)
-    solid = ice_unit * f.film_ice + unit * np.float32(foil_volt) * np.maximum(np.float32(foil_nm) + f.extra_foil, np.float32(0.4 * foil_nm))
+    solid = ice_unit * f.film_ice + unit * np.float32(foil_volt) * np.maximum(
+        np.float32(foil_nm) + f.extra_foil, np.float32(0.4 * foil_nm)
+    )
     open_ = ice_unit * f.hole_ice
     seen = float(np.clip(2.2 - 2.4 * pixel_um / (pitch - 0.4 * diameter), 0, 1))
     hole = _step(f.hole, soft)
@@ -144,7 +160,7 @@ def compose(square: Square, f: Fields, pixel_um: float) -> tuple[Field, Field, F
     else:
         phase = phase * film
     foil = film * (1 - hole)
-    return np.asarray(phase, dtype=np.float32), _step(f.opening, max(soft, 0.05)), foil
+    return np.asarray(phase, dtype=np.float32), _shadow(f.opening, max(soft, square.soft_um)), foil
 
 
 def _patch(square: Square, view: View, matrix: Matrix) -> tuple[slice, slice] | None:
@@ -220,7 +236,9 @@ def project(squares: list[Square], view: View) -> tuple[Field, Field, Field]:
     return phase, window, foil
 
 
-def stamp_dirt(dirt: Dirt, stage_um: tuple[Floats, Floats], view: View, corner: tuple[int, int], phase: Field, per_nm: float) -> None:
+def stamp_dirt(
+    dirt: Dirt, stage_um: tuple[Floats, Floats], view: View, corner: tuple[int, int], phase: Field, per_nm: float
+) -> None:
     """Add lumps to a phase map, each with an outline of its own.
 
     Parameters
@@ -254,7 +272,7 @@ def stamp_dirt(dirt: Dirt, stage_um: tuple[Floats, Floats], view: View, corner: 
         r2 = (u * u + v * v) / np.float32(radius**2)
         if radius > 2.5:
             r2 = r2 * _lobes(int(dirt.lobes[k]), bool(dirt.crystal[k]), u, v)
-        dome = np.sqrt(np.clip(1 - r2, 0, 1))
+        dome = np.clip(1 - r2, 0, 1) ** np.float32(0.35)
         if dirt.crystal[k]:
             dome = np.minimum(dome * 2.5, 1)
         phase[top:bottom, left:right] += np.float32(per_nm * dirt.thickness_nm[k]) * dome

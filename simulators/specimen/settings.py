@@ -51,9 +51,7 @@ class SpecimenSettings:
     def __post_init__(self) -> None:
         """Refuse what no grid can be."""
         if not 0 < self.bar_um < self.mesh_pitch_um:
-            raise ValueError(
-                f"bar_um {self.bar_um} must lie between 0 and mesh_pitch_um {self.mesh_pitch_um}"
-            )
+            raise ValueError(f"bar_um {self.bar_um} must lie between 0 and mesh_pitch_um {self.mesh_pitch_um}")
         if not 0 < self.hole_diameter_um < self.hole_pitch_um:
             raise ValueError(
                 f"hole_diameter_um {self.hole_diameter_um} must lie between 0 and hole_pitch_um {self.hole_pitch_um}"

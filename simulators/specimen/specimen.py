@@ -11,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from simulators.specimen import detector, mesh, noise, objects, optics, particles, projection
+from simulators.specimen import detector, fibres, mesh, noise, optics, particles, projection
 from simulators.specimen import materials as m
 from simulators.specimen import view as views
-from simulators.specimen.micrograph import add_grain
+from simulators.specimen.micrograph import add_grain, add_replica
+from simulators.specimen.objects import KINDS, Objects, in_hole, joined
 from simulators.specimen.settings import SpecimenSettings
 from simulators.specimen.squares import Square
 from simulators.specimen.truth import HoleTruth, ObjectTruth, SquareTruth
 from simulators.specimen.view import View
 
 OBJECTS_BELOW_ANGSTROM = 25.0
+STRAY = np.float32(0.002)
+CAMERA_BLUR_PX = 0.55
 _KEPT_HOLES = 256
 
 
@@ -38,14 +41,15 @@ class Specimen:
         drawn = float(noise.stream(settings.seed, 1).uniform(-30, 30))
         self.mesh_angle_deg = drawn if settings.mesh_angle_deg is None else settings.mesh_angle_deg
         angle = math.radians(self.mesh_angle_deg)
+        self._fibres = fibres.draw(settings)
         self._squares = [
-            Square(settings, index, (float(x), float(y)), angle)
+            Square(settings, index, (float(x), float(y)), angle, self._fibres)
             for index, (x, y) in enumerate(mesh.centres(settings))
         ]
         self._places = np.array([(s.x_um, s.y_um) for s in self._squares]).reshape(-1, 2)
         self._truth: tuple[SquareTruth, ...] | None = None
         self._holes: dict[int, tuple[HoleTruth, ...]] = {}
-        self._objects: OrderedDict[tuple[int, int], objects.Objects] = OrderedDict()
+        self._objects: OrderedDict[tuple[int, int], Objects] = OrderedDict()
         self._species = particles.species_of(settings.seed)
 
     @property
@@ -95,7 +99,7 @@ class Specimen:
         """Objects whose centre is in the frame; none where pixels are too coarse (25 Å) to show any."""
         found, _, _ = self._objects_in(view, margin_px=0.0)
         return tuple(
-            ObjectTruth(objects.KINDS[kind], x, y, size)
+            ObjectTruth(KINDS[kind], x, y, size)
             for kind, x, y, size in zip(
                 found.kind.tolist(),
                 found.x_um.tolist(),
@@ -111,21 +115,23 @@ class Specimen:
         frame, view = view, _padded(view, s.voltage_kv)
         near = self._near(view.x_um, view.y_um, view.reach_um)
         phase, window, foil = projection.project(near, view)
+        fibres.stamp(self._fibres, view, phase)
         loss = np.float32(m.LOSS_PER_RADIAN) * phase
         if px < OBJECTS_BELOW_ANGSTROM:
             found, xs, ys = self._objects_in(view, margin_px=400 / px + 4)
             bare = phase.copy()
             particles.stamp(found, xs, ys, phase, loss, px / 10, s.voltage_kv, self._species)
+            if "gold" in s.content and "particles" not in s.content:
+                add_replica(phase, loss, foil, view, s)
             add_grain(phase, foil, view, s)
             loss += np.float32(m.LOSS_PER_RADIAN) * (phase - bare)
         if optics.matters(px, s.voltage_kv, view.defocus_um):
             turn = view.astigmatism_angle_deg
-            intensity = optics.expose(
-                phase, loss, px, s.voltage_kv, view.defocus_um, view.astigmatism_um, turn
-            )
+            intensity = optics.expose(phase, loss, px, s.voltage_kv, view.defocus_um, view.astigmatism_um, turn)
         else:
-            intensity = np.exp(-2 * loss)
-        intensity = intensity * window + np.float32(0.002)
+            intensity = np.exp(np.float32(-2) * loss)
+        intensity *= window
+        intensity += STRAY
         rows, columns = frame.shape
         top, left = (view.shape[0] - rows) // 2, (view.shape[1] - columns) // 2
         if view.drift_angstrom:
@@ -133,7 +139,7 @@ class Specimen:
             intensity = optics.smeared(intensity, view.drift_angstrom / px, way)
         intensity = intensity[top : top + rows, left : left + columns] * illumination(frame)
         if px > 25:
-            intensity = cv2.GaussianBlur(intensity, (0, 0), 0.55)
+            intensity = np.asarray(cv2.GaussianBlur(intensity, (0, 0), CAMERA_BLUR_PX), dtype=np.float32)
         if s.inverted:
             intensity = np.float32(1.05) - np.minimum(intensity, 1.05)
         return detector.expose(intensity, view.dose_e_per_a2, px, view.frame_seed)
@@ -144,9 +150,7 @@ class Specimen:
         away = np.hypot(self._places[:, 0] - x_um, self._places[:, 1] - y_um)
         return [self._squares[i] for i in np.flatnonzero(away < reach_um + self._squares[0].reach_um + 10)]
 
-    def _objects_in(
-        self, view: View, margin_px: float
-    ) -> tuple[objects.Objects, NDArray[np.float64], NDArray[np.float64]]:
+    def _objects_in(self, view: View, margin_px: float) -> tuple[Objects, NDArray[np.float64], NDArray[np.float64]]:
         parts = []
         if view.pixel_size_angstrom < OBJECTS_BELOW_ANGSTROM and self.settings.content:
             for square in self._near(view.x_um, view.y_um, view.reach_um):
@@ -154,7 +158,7 @@ class Specimen:
                 t = square.table
                 close = np.hypot(t.x - x, t.y - y) < view.reach_um + t.radius + 0.1
                 parts += [self._in_hole(square, row) for row in np.flatnonzero(close & ~t.broken).tolist()]
-        found = objects.joined(parts)
+        found = joined(parts)
         a, b, c, d = views.image_to_stage(view)
         cx, cy = view.centre_px
         dx, dy, det = found.x_um - view.x_um, found.y_um - view.y_um, a * d - b * c
@@ -164,12 +168,12 @@ class Specimen:
         inside &= (ys > -0.5 - margin_px) & (ys < rows - 0.5 + margin_px)
         return found.within(inside), xs[inside], ys[inside]
 
-    def _in_hole(self, square: Square, row: int) -> objects.Objects:
+    def _in_hole(self, square: Square, row: int) -> Objects:
         key = (square.index, row)
         if key not in self._objects:
             t = square.table
             x, y = square.to_stage(t.x[row : row + 1], t.y[row : row + 1])
-            self._objects[key] = objects.in_hole(
+            self._objects[key] = in_hole(
                 self.settings,
                 square.index,
                 row,
@@ -203,7 +207,8 @@ def illumination(view: View) -> NDArray[np.float32]:
     y = (np.arange(rows, dtype=np.float32) - np.float32(cy))[:, None]
     x = (np.arange(columns, dtype=np.float32) - np.float32(cx))[None, :]
     r2 = x * x + y * y
-    light = 1 - np.float32(0.05) * r2 / np.float32(cx * cx + cy * cy + 1)
+    fall = 0.012 if view.pixel_size_angstrom < 25 else 0.05
+    light = 1 - np.float32(fall) * r2 / np.float32(cx * cx + cy * cy + 1)
     if view.beam_radius_um is not None:
         r = np.sqrt(r2) * np.float32(view.pixel_size_um / view.beam_radius_um)
         light = light * np.clip((1 - r) / 0.02 + 0.5, 0, 1)

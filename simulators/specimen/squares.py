@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.specimen import contamination, damage, ice, mesh, noise
+from simulators.specimen.fibres import Fibre
 from simulators.specimen.foil import Lattice
 from simulators.specimen.settings import SpecimenSettings
 from simulators.specimen.truth import HoleState, HoleTruth, SquareState, SquareTruth
@@ -51,9 +52,15 @@ class Square:
     """One square; everything about it follows from the settings, its index and its place."""
 
     def __init__(
-        self, settings: SpecimenSettings, index: int, mesh_xy: tuple[float, float], angle_rad: float
+        self,
+        settings: SpecimenSettings,
+        index: int,
+        mesh_xy: tuple[float, float],
+        angle_rad: float,
+        over: tuple[Fibre, ...] = (),
     ) -> None:
         self.settings, self.index, self.angle_rad = settings, index, angle_rad
+        self.over = over
         c, s = math.cos(angle_rad), math.sin(angle_rad)
         self.x_um, self.y_um = c * mesh_xy[0] - s * mesh_xy[1], s * mesh_xy[0] + c * mesh_xy[1]
         rng = noise.stream(settings.seed, 7, index)
@@ -62,24 +69,29 @@ class Square:
         rubble = noise.value(settings.seed + 2, 2.6, *mesh_xy, 900.0)
         flooded = max(0.0, math.log(thick / 150)) if thick > 150 else 0.0
         self.hexagonal = settings.mesh == "hexagonal"
-        self.apothem_um = half * (1 - min(0.13 * flooded * rng.uniform(0.5, 1.2), 0.45)) - rng.uniform(0, 0.5)
+        self.apothem_um = half * (1 - min(0.2 * flooded * rng.uniform(0.5, 1.2), 0.5)) - rng.uniform(0, 0.5)
         self.rounding_um = half * float(np.clip(rng.normal(0.12, 0.05) + 0.25 * flooded, 0.03, 0.75))
         self.rough_um = float(rng.uniform(0.08, 0.3) + 0.4 * min(flooded, 1.5))
         broken = {"mixed": 0.10, "good": 0.025, "thick": 0.03, "poor": 0.3}[settings.ice]
         hurt = float(np.clip(broken * math.exp(1.3 * rubble), 0, 0.9)) * (0.2 if flooded > 1 else 1.0)
         self.damage = damage.draw(settings.seed, index, half, hurt)
         dirty = {"mixed": 1.0, "good": 0.5, "thick": 1.2, "poor": 2.0}[settings.ice]
-        self.dirt = contamination.draw(settings.seed, index, half, dirty * math.exp(rng.normal(0, 0.6)))
+        dirt = contamination.draw(settings.seed, index, half, dirty * math.exp(rng.normal(0, 0.6)))
+        self.dirt = dirt.kept(self._on_film(dirt.x, dirt.y))
+        self.soft_um = float(rng.uniform(0.3, 1.8) + 1.5 * min(flooded, 1.0))
         dry = settings.ice in ("mixed", "poor") and rng.uniform() < 0.04
         thick = 2.0 if dry else thick
-        slope, way = abs(rng.normal(0, 0.006)), rng.uniform(0, 2 * math.pi)
+        # deep ice lies as a meniscus: a middle that thins out, and banks along the bars
+        middle = thick if thick < 300 else 300 + 0.35 * (thick - 300)
+        slope, way = abs(rng.normal(0, 0.009)), rng.uniform(0, 2 * math.pi)
         self.ice = ice.SquareIce(
-            centre_nm=thick,
+            centre_nm=middle,
             slope_x=slope * math.cos(way),
             slope_y=slope * math.sin(way),
+            dome=float(rng.normal(0.0, 0.25) if rng.uniform() < 0.75 else rng.normal(0.9, 0.5)),
             wave=float(rng.uniform(0.05, 0.3)),
-            rim_nm=0.0 if dry else float(thick * rng.uniform(0.2, 1.5) + 900 * flooded),
-            rim_um=float(rng.uniform(1.5, 4.0) + 5.0 * min(flooded, 2.0)),
+            rim_nm=0.0 if dry else float(min(thick, 300) * rng.uniform(0.2, 1.5) + 1500 * flooded),
+            rim_um=float(rng.uniform(1.5, 4.0) + 7.0 * min(flooded, 2.0)),
             shift=(float(rng.uniform()), float(rng.uniform())),
             seed=settings.seed,
         )
@@ -115,6 +127,12 @@ class Square:
         dx, dy = x_um - self.x_um, y_um - self.y_um
         return c * dx + s * dy, c * dy - s * dx
 
+    def _on_film(self, x: Floats, y: Floats) -> NDArray[np.bool_]:
+        if not len(x):
+            return np.zeros(0, bool)
+        flat = [v[None].astype(np.float32) for v in (x, y, self.opening(x, y))]
+        return np.asarray(self.damage.film(*flat)[0] > 0)
+
     def opening(self, x: Floats, y: Floats) -> Floats:
         """Distance from the bars in µm, positive inside, without the roughness of the edge."""
         near = mesh.inner_distance(
@@ -133,8 +151,10 @@ class Square:
         near = opening > -radius - 0.5
         flat = (x[None].astype(np.float32), y[None].astype(np.float32), opening[None].astype(np.float32))
         local = self.ice.at(*flat)[0].astype(np.float64)
-        thick = local * np.exp(rng.normal(0, 0.13, len(x)))
-        emptied = rng.uniform(size=len(x)) < 0.012 + 0.9 / (1 + np.exp(np.minimum((thick - 9.0) / 2.0, 50.0)))
+        thick = local * np.exp(rng.normal(0, 0.13, len(x)) * np.minimum(1, 70 / np.maximum(local, 1)))
+        emptied = rng.uniform(size=len(x)) < 0.012 * np.exp(-thick / 100) + 0.9 / (
+            1 + np.exp(np.minimum((thick - 9.0) / 2.0, 50.0))
+        )
         thick = np.where(emptied, 0.0, thick)
         film = self.damage.film(*flat)[0]
         patch = noise.sample(self.settings.seed + 4, 2.6, *flat[:2], 150.0, self.ice.shift)[0]
@@ -144,6 +164,9 @@ class Square:
         side, strength = rng.uniform(0, 2 * math.pi), np.abs(rng.normal(0, 0.14))
         lean = np.array([[math.cos(side)], [math.sin(side)]]) * strength + rng.normal(0, 0.05, (2, len(x)))
         cover = self.dirt.cover(x[near], y[near], radius[near])
+        for fibre in self.over:
+            reach = fibre.distance(*self.to_stage(x[near], y[near]))
+            cover = np.maximum(cover, np.clip(0.5 - 0.5 * reach / radius[near], 0, 1))
         rows = np.full((int(j.max() - j.min()) + 1, int(i.max() - i.min()) + 1), -1, np.int32)
         rows[j[near] - j.min(), i[near] - i.min()] = np.arange(int(near.sum()), dtype=np.int32)
         return HoleTable(
@@ -167,9 +190,10 @@ class Square:
         """Small lumps in and around hole ``row`` of the table."""
         t = self.table
         place = float(t.x[row]), float(t.y[row])
-        return contamination.frost(
+        lumps = contamination.frost(
             self.settings.seed, self.index, row, place, float(t.radius[row]), float(t.frost[row])
         )
+        return lumps.kept(self._on_film(lumps.x, lumps.y))
 
     def holes(self) -> tuple[HoleTruth, ...]:
         """Truth of each hole that lies wholly inside the opening."""
@@ -210,10 +234,7 @@ class Square:
         t = self.table
         rows = np.flatnonzero(t.listed)
         lost = float(t.broken[rows].mean()) if len(rows) else 0.0
-        values = [
-            0.0 if t.broken[r] else ice.quality(t.ice_nm[r], t.crystalline[r], t.contamination[r])
-            for r in rows
-        ]
+        values = [0.0 if t.broken[r] else ice.quality(t.ice_nm[r], t.crystalline[r], t.contamination[r]) for r in rows]
         state: SquareState = ice.state_of(self.ice.centre_nm)
         if state != "dark" and (self.damage.torn or lost > 0.3):
             state = "broken"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 ANGSTROM_PER_UM = 1e4
 
@@ -55,9 +59,7 @@ class View:
     def __post_init__(self) -> None:
         """Refuse a view that no camera can take."""
         if self.pixel_size_angstrom <= 0 or min(self.shape) < 1:
-            raise ValueError(
-                f"pixel size {self.pixel_size_angstrom} Å and shape {self.shape} must be positive"
-            )
+            raise ValueError(f"pixel size {self.pixel_size_angstrom} Å and shape {self.shape} must be positive")
         if abs(self.tilt_deg) >= 85:
             raise ValueError(f"tilt {self.tilt_deg}° is outside -85…85°")
 
@@ -78,6 +80,7 @@ class View:
         return 0.5 * math.hypot(rows, columns) * self.pixel_size_um / math.cos(math.radians(self.tilt_deg))
 
 
+Number = TypeVar("Number", float, NDArray[np.float64])
 Matrix = tuple[float, float, float, float]
 
 
@@ -95,8 +98,8 @@ def pixel_to_stage(view: View, x: float, y: float) -> tuple[float, float]:
     return view.x_um + a * (x - cx) + b * (y - cy), view.y_um + c * (x - cx) + d * (y - cy)
 
 
-def stage_to_pixel(view: View, x_um: float, y_um: float) -> tuple[float, float]:
-    """Image point (x, y) in pixels of a stage position in µm."""
+def stage_to_pixel(view: View, x_um: Number, y_um: Number) -> tuple[Number, Number]:
+    """Image point (x, y) in pixels of a stage position in µm, or of many (arrays)."""
     a, b, c, d = image_to_stage(view)
     cx, cy = view.centre_px
     dx, dy, det = x_um - view.x_um, y_um - view.y_um, a * d - b * c

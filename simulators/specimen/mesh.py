@@ -21,7 +21,7 @@ def centres(settings: SpecimenSettings) -> NDArray[np.float64]:
     else:
         points = np.stack([(i + 0.5 * (j % 2)) * pitch, j * pitch * math.sqrt(3) / 2], axis=-1).reshape(-1, 2)
     apothem = (pitch - settings.bar_um) / 2
-    inside = np.hypot(points[:, 0], points[:, 1]) < max(settings.grid_radius_um - 0.5 * apothem, apothem)
+    inside = np.hypot(points[:, 0], points[:, 1]) < max(settings.grid_radius_um - 0.5 * apothem, 0.72 * pitch)
     return np.asarray(points[inside], dtype=np.float64)
 
 

@@ -36,8 +36,8 @@ def add_replica(phase: Field, loss: Field, foil: Field, view: View, settings: Sp
     n_rows, n_columns = int(np.ceil(rows / step)), int(np.ceil(columns / step))
     py = (np.arange(n_rows) + 0.5) * (rows / n_rows) - 0.5 - (rows - 1) / 2
     px = (np.arange(n_columns) + 0.5) * (columns / n_columns) - 0.5 - (columns - 1) / 2
-    x = (np.mod(view.x_um, 60.0) + a * px[None, :] + b * py[:, None]).astype(np.float32)
-    y = (np.mod(view.y_um, 60.0) + c * px[None, :] + d * py[:, None]).astype(np.float32)
+    x = (view.x_um + a * px[None, :] + b * py[:, None]).astype(np.float32)
+    y = (view.y_um + c * px[None, :] + d * py[:, None]).astype(np.float32)
     metal = cv2.resize(replica.platinum_nm(settings.seed, x, y), (columns, rows), interpolation=cv2.INTER_LINEAR)
     metal = metal * (1 - foil) * (phase > 0)
     phase += np.float32(0.25 * m.radian_per_volt_nm(settings.voltage_kv) * m.GOLD_VOLT) * metal

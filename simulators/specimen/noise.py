@@ -57,7 +57,7 @@ def sample(
     wide = max(float(np.abs(x).max(initial=0)), float(np.abs(y).max(initial=0))) * scale > 30000 - TILE
     u = x * np.float32(scale) + np.float32(shift[0] * TILE % TILE)
     v = y * np.float32(scale) + np.float32(shift[1] * TILE % TILE)
-    if wide:
+    if wide or smooth:  # OpenCV wraps cubics at the border only, and indices up to 32767
         u, v = np.mod(u, TILE), np.mod(v, TILE)
     how = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
     return cv2.remap(tile(seed, exponent), u, v, how, borderMode=cv2.BORDER_WRAP)  # type: ignore[return-value]

@@ -174,7 +174,7 @@ class Square:
             y=y[near],
             radius=radius[near],
             ice_nm=thick[near],
-            crystalline=crystal[near],
+            crystalline=crystal[near].astype(np.float64),
             contamination=np.minimum(cover + contamination.frost_cover(frost[near]), 1.0),
             frost=frost[near],
             lean_x=lean[0][near],

@@ -12,7 +12,7 @@ from models.holes.lattice import LatticeFit, fit_lattice
 from models.holes.prepare import Working, prepare
 from models.holes.scale import Hypothesis, hypotheses, noise_level
 from models.holes.scoring import judge
-from models.holes.sites import Site, lattice_sites, refined_radius
+from models.holes.sites import Site, lattice_sites, refined_radius, rim_sharpness
 
 _VERSION = "holes-template-1"
 _LATTICE_POINTS = 500
@@ -21,7 +21,10 @@ _SURE = 24.0  # nats: a lattice that no chance makes
 _WEAK_HALF = 0.8  # of the others' correlation: below it, every other member is a gap between holes
 _FEW_HEIGHT = 0.75  # mean correlation that a lattice of few holes must reach
 _LEAST_EXPLAINED = 0.004
-_LONE = 0.75  # correlation that holes without a lattice must reach
+_LEAST_STEP = 0.25  # of the usual contrast: what a hole in the shadow of a bar must show
+_LONE = 0.75  # correlation that one of the holes without a lattice must reach
+_LONE_CUT = 0.6  # and the others, which the frame may cut
+_SHARP = 0.5  # share of the step from foil to hole that lies at the rim
 _LONE_AREA = 0.004  # and the share of the frame that each must cover
 
 
@@ -155,17 +158,26 @@ def _plausible(fit: LatticeFit, hypothesis: Hypothesis) -> bool:
 
 
 def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
+    """Holes without a lattice: bright, large, with a sharp rim, at least one of them whole."""
+    none = "round spots on no lattice, too weak, too soft or too small for holes: no holes"
     share = np.pi * hypothesis.radius**2 / float(work.seen.sum())
-    keep = hypothesis.heights >= _LONE
-    if not keep.any() or share < _LONE_AREA:
-        return HoleFinding(
-            holes=(), note="round spots on no lattice, too weak or too small for holes: no holes"
-        )
-    radius = refined_radius(work, hypothesis.points[keep], hypothesis.radius, hypothesis.sign)
+    if hypothesis.sign < 0 or share < _LONE_AREA:
+        return HoleFinding(holes=(), note=none)
+    rows, columns = work.values.shape
+    radius = refined_radius(work, hypothesis.points, hypothesis.radius, hypothesis.sign)
     sites = [
         Site(float(x), float(y), float(h), inferred=False, index=None)
-        for (x, y), h in zip(hypothesis.points[keep], hypothesis.heights[keep], strict=True)
+        for (x, y), h in zip(hypothesis.points, hypothesis.heights, strict=True)
+        if h >= _LONE_CUT and rim_sharpness(work, np.array([x, y]), radius) > _SHARP
     ]
+    whole = [
+        s.correlation >= _LONE
+        and min(s.x, s.y, columns - 1 - s.x, rows - 1 - s.y) > 0.7 * radius
+        for s in sites
+    ]
+    if not any(whole):
+        return HoleFinding(holes=(), note=none)
+    sites = [s for s in sites if 0 <= s.x <= columns - 1 and 0 <= s.y <= rows - 1]
     return _finding(work, sites, radius, hypothesis.sign, None, "no lattice: holes as they were seen")
 
 
@@ -194,6 +206,8 @@ def _finding(
 ) -> HoleFinding:
     holes = []
     for site, (score, label, features) in zip(sites, judge(work, sites, radius, sign), strict=True):
+        if site.shadow and features["step"] < _LEAST_STEP:
+            continue
         x, y = work.to_image(np.array([[site.x, site.y]]))[0]
         holes.append(
             HoleDetection(

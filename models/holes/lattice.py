@@ -280,6 +280,8 @@ def _difference_modes(points: Points) -> list[Points]:
     source = np.repeat(np.arange(n), k)
     difference = points[other.ravel()] - points[source]
     difference = difference[distance.ravel() > 1e-6]
+    if not len(difference):
+        return []
     flip = (difference[:, 0] < 0) | ((difference[:, 0] == 0) & (difference[:, 1] < 0))
     difference = np.where(flip[:, None], -difference, difference)
     if len(difference) > 4000:

@@ -56,7 +56,7 @@ def judge(
 
 
 def _measure(work: Working, site: Site, radius: float) -> dict[str, float]:
-    """Mean, spread and dark share in the hole, mean of the ring round it, and the share of it that is seen."""
+    """Mean, spread and dark share in the hole, mean of its ring, and the share of the hole that is seen."""
     reach = int(np.ceil(1.5 * radius)) + 1
     shrink = max(1, reach // 16)
     rows, columns = work.values.shape
@@ -67,7 +67,12 @@ def _measure(work: Working, site: Site, radius: float) -> dict[str, float]:
     y, x = np.mgrid[top:bottom:shrink, left:right:shrink]
     r = np.hypot(x - site.x, y - site.y)
     in_hole, in_ring = (r <= 0.8 * radius) & seen, (r > 1.15 * radius) & (r <= 1.45 * radius) & seen
-    whole = np.pi * (0.8 * radius) ** 2 / shrink**2
+    outside_y, outside_x = np.mgrid[
+        int(site.y) - reach : int(site.y) + reach + 2 : shrink,
+        int(site.x) - reach : int(site.x) + reach + 2 : shrink,
+    ]
+    whole = max(1, int((np.hypot(outside_x - site.x, outside_y - site.y) <= 0.98 * radius).sum()))
+    shown = int(((r <= 0.98 * radius) & seen).sum())
     if in_hole.sum() < 3:
         return {"mean": 0.0, "ring": 0.0, "spread": 0.0, "dark_share": 0.0, "seen": 0.0}
     inner = values[in_hole]
@@ -80,7 +85,7 @@ def _measure(work: Working, site: Site, radius: float) -> dict[str, float]:
         "ring": ring,
         "spread": float(inner.std()),
         "dark_share": dark,
-        "seen": float(min(1.0, in_hole.sum() / whole)),
+        "seen": float(min(1.0, shown / whole)),
     }
 
 

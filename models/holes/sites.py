@@ -34,6 +34,8 @@ class Site:
         True when the lattice alone says that it is there.
     index
         On the lattice, or None.
+    shadow
+        True where a grid bar darkens the foil.
     """
 
     x: float
@@ -41,6 +43,7 @@ class Site:
     correlation: float
     inferred: bool
     index: tuple[int, int] | None
+    shadow: bool = False
 
 
 def refined_radius(work: Working, points: Points, radius: float, sign: int) -> float:
@@ -80,6 +83,31 @@ def refined_radius(work: Working, points: Points, radius: float, sign: int) -> f
     if not allowed.any() or slope[allowed].max() <= 0:
         return radius
     return float(edges[int(np.argmax(np.where(allowed, slope, -np.inf)))] / k)
+
+
+def rim_sharpness(work: Working, point: Points, radius: float) -> float:
+    """Share of the step from foil to hole that lies within 12 % of the radius: 1 for a hole, less for a glow.
+
+    Parameters
+    ----------
+    work
+        Frame.
+    point, radius
+        Centre (x, y) and radius in working pixels.
+    """
+    values, seen, k = work.shrunk(min(1.0, 30.0 / radius))
+    rows, columns = values.shape
+    y, x = np.mgrid[:rows, :columns]
+    at = (point + 0.5) * k - 0.5
+    r = np.hypot(x - at[0], y - at[1]) / (radius * k)
+
+    def level(low: float, high: float) -> float:
+        ring = (r >= low) & (r < high) & (seen > 0)
+        return float(np.median(values[ring])) if ring.any() else 0.0
+
+    rim = level(0.78, 0.92) - level(1.08, 1.22)
+    whole = level(0.3, 0.6) - level(1.35, 1.6)
+    return rim / whole if abs(whole) > 1e-6 else 0.0
 
 
 def response_at(work: Working, radius: float, sign: int) -> tuple[NDArray[np.float32], float]:
@@ -144,11 +172,11 @@ def lattice_sites(
         if near:
             gap = np.hypot(*(seen_at[near] - at).T)
             best = near[int(np.argmax(heights[near] - 0.3 * gap / reach))]
-            site = Site(float(seen_at[best, 0]), float(seen_at[best, 1]), float(heights[best]), False, where)
+            (x_seen, y_seen), height = seen_at[best], float(heights[best])
             if on_foil[y, x]:
-                sites.append(site)
-            elif heights[best] > _BEYOND * usual:
-                beyond.append(site)
+                sites.append(Site(float(x_seen), float(y_seen), height, False, where))
+            elif height > _BEYOND * usual:
+                beyond.append(Site(float(x_seen), float(y_seen), height, False, where, shadow=True))
         elif on_foil[y, x] and 0 <= at[0] <= columns - 1 and 0 <= at[1] <= rows - 1:
             row = int(np.clip(round((at[1] + 0.5) * k - 0.5), 0, response.shape[0] - 1))
             column = int(np.clip(round((at[0] + 0.5) * k - 0.5), 0, response.shape[1] - 1))

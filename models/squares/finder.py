@@ -1,6 +1,7 @@
 """The classical square finder: mixture, polygons, mesh and summary statistics in one call."""
 
 import hashlib
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -16,7 +17,8 @@ from models.squares.segmentation import Working, open_mesh, prepare
 _VERSION = "squares-mixture-1"
 _SMALLEST_PX = 6.0  # area of a square in image pixels below which it is noise
 _SHAPE = 0.68  # share of its box that a lone region must fill to pass for a square
-_SHARP = 0.25  # of the film's height that a lone square's edge climbs within a few pixels
+_RIM = 0.13  # of a square's side: how wide its soft rim may be
+_LEAST_INNER = 9  # pixels
 
 
 class MixtureSquareFinder:
@@ -85,16 +87,26 @@ def _why_none(mesh: Mesh, work: Working) -> str:
     return ""
 
 
+def _well_inside(
+    taken: NDArray[np.bool_], of_pixel: NDArray[np.int64], n: int, nominal_area: float
+) -> NDArray[np.bool_]:
+    """Pixels of the squares without their soft rims; of squares too small for that, all pixels."""
+    depth = cv2.distanceTransform(taken.astype(np.uint8), cv2.DIST_L2, 3)
+    inner = taken & (depth > _RIM * np.sqrt(nominal_area))
+    few = np.bincount(of_pixel[inner], minlength=n)[:n] < _LEAST_INNER
+    return np.asarray(inner | (taken & few[of_pixel]))
+
+
 def _finding(mesh: Mesh, work: Working, labels: NDArray[np.int32], n: int) -> SquareFinding:
     owner = np.full(n, -1, np.int64)
     for k, blob in enumerate(mesh.squares):
         owner[list(blob.labels)] = k
     of_pixel = owner[labels]
-    taken = of_pixel >= 0
+    taken = _well_inside(of_pixel >= 0, of_pixel, len(mesh.squares), mesh.nominal_area)
     order = np.argsort(of_pixel[taken], kind="stable")
     start = np.searchsorted(of_pixel[taken][order], np.arange(len(mesh.squares) + 1))
     values = work.values[taken][order]
-    pixels = [values[a:b] for a, b in zip(start[:-1], start[1:], strict=True)]
+    pixels = [values[a:b] for a, b in pairwise(start)]
     edge = np.array([_cut(b, work) for b in mesh.squares])
     answers = judge(
         mesh.squares, pixels, angle_deg=mesh.angle_deg, nominal_area=mesh.nominal_area, touches_edge=edge

@@ -57,10 +57,12 @@ def build_mesh(blobs: list[Blob], inside: NDArray[np.bool_]) -> Mesh:
         kept = [b for b in blobs if b.area >= 0.3 * nominal]
         return Mesh(kept, angle, nominal, None)
     seeds = Anchors.of(fit, centres[carriers])
-    index, _ = seeds.locate(centres)
+    index, off = seeds.locate(centres)
+    reach = 0.55 * np.sqrt(nominal)
     cells: dict[tuple[int, int], list[int]] = {}
     for k in range(len(blobs)):
-        cells.setdefault((int(index[k, 0]), int(index[k, 1])), []).append(k)
+        if off[k] <= reach or blobs[k].area >= _WHOLE * nominal:
+            cells.setdefault((int(index[k, 0]), int(index[k, 1])), []).append(k)
     squares: list[Blob] = []
     for members in cells.values():
         blob = merged([blobs[k] for k in members])

@@ -16,14 +16,15 @@ _BRIGHT_STEP = 1.25  # empty openings are at least this much brighter than film
 _EMPTY, _TORN = 0.8, 0.12  # share of bright pixels
 
 
-def bright_level(values: NDArray[np.float32]) -> float | None:
+def bright_level(pixels: list[NDArray[np.float32]]) -> float | None:
     """Level above which a pixel of an opening shows no film, or None when the openings have one level only.
 
     Parameters
     ----------
-    values
-        Working counts of the pixels in all squares, shape (n,).
+    pixels
+        Working counts well inside each square, one array of shape (n,) per square.
     """
+    values = np.concatenate(pixels)
     sample = values[:: max(1, len(values) // 200_000)]
     byte = np.clip(sample, 0, 255).astype(np.uint8)[None, :]
     split, _ = cv2.threshold(byte, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -34,7 +35,11 @@ def bright_level(values: NDArray[np.float32]) -> float | None:
     noise = 0.5 * float(np.std(low[low > np.percentile(low, 20)]) + np.std(high))
     if open_ < _BRIGHT_STEP * film or open_ - film < 3.0 * noise:
         return None
-    return float((film + 2.0 * open_) / 3.0)
+    level = (film + 2.0 * open_) / 3.0
+    share = np.array([float((p > level).mean()) for p in pixels])
+    torn = ((share > _TORN) & (share < _EMPTY)).sum()
+    # Bright squares in the majority and none torn: that is the film, and the others are thick.
+    return float(level) if torn > 0.05 * len(pixels) or (share > _EMPTY).mean() < 0.5 else None
 
 
 def statistics(values: NDArray[np.float32], bright: float | None) -> dict[str, float]:
@@ -66,7 +71,7 @@ def judge(
     Parameters
     ----------
     squares, pixels
-        The squares and the working counts inside each, one array of shape (n,) per square.
+        The squares and the working counts well inside each, one array of shape (n,) per square.
     angle_deg, nominal_area
         What the mesh says of a whole opening, in working pixels.
     touches_edge
@@ -74,7 +79,7 @@ def judge(
     """
     if not squares:
         return []
-    bright = bright_level(np.concatenate(pixels))
+    bright = bright_level(pixels)
     stats = [statistics(p, bright) for p in pixels]
     film = [s["mean"] for s in stats if s["bright_share"] < _TORN]
     usual = float(np.median(film)) if film else float(np.median([s["mean"] for s in stats]))

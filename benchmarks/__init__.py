@@ -1,0 +1,1 @@
+"""Measurements: how good and how fast the models and the daemon are."""

@@ -90,9 +90,7 @@ def tally(truth: dict[str, Any], found: Points) -> Tally:
     )
 
 
-def _pairs(
-    counted: list[dict[str, Any]], found: Points, pitch: float | None, squares: bool
-) -> list[tuple[int, int]]:
+def _pairs(counted: list[dict[str, Any]], found: Points, pitch: float | None, squares: bool) -> list[tuple[int, int]]:
     if not counted or not len(found):
         return []
     at = np.array([[m["x"], m["y"]] for m in counted], float)

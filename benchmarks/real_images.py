@@ -62,9 +62,7 @@ def load(path: Path) -> NDArray[Any]:
     return image if image.ndim == 2 else cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
 
 
-def detections(
-    level: str, image: NDArray[Any]
-) -> tuple[list[SquareDetection] | list[HoleDetection], float | None]:
+def detections(level: str, image: NDArray[Any]) -> tuple[list[SquareDetection] | list[HoleDetection], float | None]:
     """What the finder of this level finds, and the pitch that it found."""
     if level == "lowmag":
         squares = MixtureSquareFinder().find(image)
@@ -128,7 +126,7 @@ def table(level: str, results: list[Result]) -> Table:
     """Rich table of the results of one level, macro average last."""
     view = Table(title=level)
     view.add_column("image", width=34, no_wrap=True)
-    for name in ("found", "hits", "false", "missed", "P", "R", "F1", "error px", "error/pitch", "s"):
+    for name in ("found", "hits", "false", "miss", "P", "R", "F1", "error px", "error/pitch", "s"):
         view.add_column(name, justify="right", no_wrap=True)
     for r in results:
         t = r.score

@@ -10,9 +10,10 @@ from models.base import Image, as_plain
 from models.detections import HoleDetection, HoleFinding, Lattice
 from models.holes.lattice import LatticeFit, fit_lattice
 from models.holes.prepare import Working, prepare
+from models.holes.rim import settled_rim
 from models.holes.scale import Hypothesis, hypotheses, noise_level
 from models.holes.scoring import judge
-from models.holes.sites import Site, lattice_sites, refined_radius, rim_sharpness
+from models.holes.sites import Site, centred, lattice_sites, refined_radius
 
 _VERSION = "holes-template-1"
 _LATTICE_POINTS = 500
@@ -21,10 +22,10 @@ _SURE = 24.0  # nats: a lattice that no chance makes
 _WEAK_HALF = 0.8  # of the others' correlation: below it, every other member is a gap between holes
 _FEW_HEIGHT = 0.75  # mean correlation that a lattice of few holes must reach
 _LEAST_EXPLAINED = 0.004
-_LEAST_STEP = 0.25  # of the usual contrast: what a hole in the shadow of a bar must show
+_LEAST_STEP = 0.25  # of the usual contrast: what a hole must show in the shadow of a bar or off any lattice
 _LONE = 0.75  # correlation that one of the holes without a lattice must reach
-_LONE_CUT = 0.6  # and the others, which the frame may cut
-_SHARP = 0.5  # share of the step from foil to hole that lies at the rim
+_LONE_CUT = 0.7  # and the others, which the frame may cut
+_WHOLE = 0.8  # share of a rim from which a hole counts as whole
 _LONE_AREA = 0.004  # and the share of the frame that each must cover
 
 
@@ -141,7 +142,7 @@ def strong_sublattice(fit: LatticeFit, heights: NDArray[np.float64]) -> NDArray[
             continue
         high, low = float(np.median(heights[even])), float(np.median(heights[odd]))
         if min(high, low) < _WEAK_HALF * max(high, low):
-            return even if high > low else odd
+            return np.asarray(even if high > low else odd)
     return None
 
 
@@ -164,20 +165,20 @@ def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
     if hypothesis.sign < 0 or share < _LONE_AREA:
         return HoleFinding(holes=(), note=none)
     rows, columns = work.values.shape
-    radius = refined_radius(work, hypothesis.points, hypothesis.radius, hypothesis.sign)
-    sites = [
-        Site(float(x), float(y), float(h), inferred=False, index=None)
-        for (x, y), h in zip(hypothesis.points, hypothesis.heights, strict=True)
-        if h >= _LONE_CUT and rim_sharpness(work, np.array([x, y]), radius) > _SHARP
-    ]
-    whole = [
-        s.correlation >= _LONE
-        and min(s.x, s.y, columns - 1 - s.x, rows - 1 - s.y) > 0.7 * radius
-        for s in sites
-    ]
-    if not any(whole):
+    limit = np.array([columns - 1.0, rows - 1.0])
+    sites: list[Site] = []
+    radii: list[float] = []
+    whole = False
+    for point, height in zip(hypothesis.points, hypothesis.heights, strict=True):
+        rim = settled_rim(work, point, hypothesis.radius, hypothesis.sign)
+        if not rim.clear or height < _LONE_CUT or (rim.centre < 0).any() or (rim.centre > limit).any():
+            continue
+        sites.append(Site(float(rim.centre[0]), float(rim.centre[1]), float(height), inferred=False, index=None))
+        radii.append(rim.radius)
+        whole |= rim.seen > _WHOLE and height >= _LONE
+    if not whole:
         return HoleFinding(holes=(), note=none)
-    sites = [s for s in sites if 0 <= s.x <= columns - 1 and 0 <= s.y <= rows - 1]
+    radius = float(np.median(radii))
     return _finding(work, sites, radius, hypothesis.sign, None, "no lattice: holes as they were seen")
 
 
@@ -185,6 +186,7 @@ def _on_lattice(work: Working, hypothesis: Hypothesis, fit: LatticeFit) -> HoleF
     points = hypothesis.points[: len(fit.member)]
     radius = refined_radius(work, points[fit.member], hypothesis.radius, hypothesis.sign)
     sites = lattice_sites(work, fit, points, radius, hypothesis.sign, 0.6 * noise_level(min(radius, 6.0)))
+    sites, radius = centred(work, sites, radius, hypothesis.sign)
     return _finding(work, sites, radius, hypothesis.sign, _record(work, fit), "")
 
 
@@ -206,7 +208,7 @@ def _finding(
 ) -> HoleFinding:
     holes = []
     for site, (score, label, features) in zip(sites, judge(work, sites, radius, sign), strict=True):
-        if site.shadow and features["step"] < _LEAST_STEP:
+        if (site.shadow or lattice is None) and features["step"] < _LEAST_STEP:
             continue
         x, y = work.to_image(np.array([[site.x, site.y]]))[0]
         holes.append(

@@ -20,7 +20,8 @@ Points = NDArray[np.float64]
 
 _NEIGHBOURS = 10
 _MODES = 10
-_BASES = 14
+_BASES = 5
+_LEAST_SHARE = 0.2  # of the steps between neighbours: what a lattice explains at least
 _TOLERANCE = 0.14  # of the shorter vector: how far one step between neighbours may be off
 _SQUARE_DEG, _SQUARE_RATIO = 5.0, 1.09
 
@@ -177,10 +178,13 @@ def fit_lattice(points: Points, *, min_points: int = 3) -> LatticeFit | None:
     """
     if len(points) < max(3, min_points):
         return None
+    pairs = _neighbour_pairs(points)
+    if not len(pairs.step):
+        return None
     best: LatticeFit | None = None
     best_score = 0.0
-    for u, v in _bases(_difference_modes(points)):
-        fit = fit_with_basis(points, u, v)
+    for u, v in _bases(_difference_modes(pairs.step), pairs.step):
+        fit = _fit(points, pairs, u, v)
         if fit is None or fit.member.sum() < min_points:
             continue
         if fit.member.sum() == 3 and fit.symmetry() == "oblique":
@@ -193,27 +197,61 @@ def fit_lattice(points: Points, *, min_points: int = 3) -> LatticeFit | None:
     return best
 
 
-def _bases(modes: list[Points]) -> list[tuple[Points, Points]]:
-    """Different lattices that two of the modes span, best supported first."""
+def _bases(modes: list[Points], step: Points) -> list[tuple[Points, Points]]:
+    """Different lattices that two of the modes span, those first that explain most steps between neighbours."""
     bases: list[tuple[Points, Points]] = []
-    for total in range(1, 2 * len(modes) - 2):
-        for i in range(max(0, total - len(modes) + 1), (total + 1) // 2):
-            u, v = modes[i], modes[total - i]
+    shares: list[float] = []
+    for i, u in enumerate(modes):
+        for v in modes[i + 1 :]:
             lu, lv = float(np.hypot(*u)), float(np.hypot(*v))
             sine = abs(float(u[0] * v[1] - u[1] * v[0])) / (lu * lv)
             if sine < 0.5 or max(lu, lv) > 2.2 * min(lu, lv):
                 continue
             a, b = reduce_basis(u, v)
             near = 0.1 * float(min(np.hypot(*a), np.hypot(*b)))
-            if not any(np.hypot(*(a - p)) < near and np.hypot(*(b - q)) < near for p, q in bases):
+            if any(np.hypot(*(a - p)) < near and np.hypot(*(b - q)) < near for p, q in bases):
+                continue
+            share = float(_agrees(step, a, b)[0].mean())
+            if share > _LEAST_SHARE:
                 bases.append((a, b))
-    return bases[:_BASES]
+                shares.append(share)
+    return [bases[k] for k in np.argsort(-np.array(shares), kind="stable")[:_BASES]]
 
 
-def fit_with_basis(points: Points, a: Points, b: Points) -> LatticeFit | None:
-    """Fit the lattice that starts from the vectors ``a`` and ``b`` to the points that it explains."""
-    a, b = reduce_basis(np.asarray(a, float), np.asarray(b, float))
-    found = index_points(points, a, b)
+def _agrees(step: Points, a: Points, b: Points) -> tuple[NDArray[np.bool_], Points]:
+    """Which steps, shape (m, 2), are near a lattice vector, and the nearest in units of ``a`` and ``b``."""
+    basis = np.stack([a, b], axis=1)
+    pitch = float(min(np.hypot(*a), np.hypot(*b)))
+    reach = 2.3 * float(max(np.hypot(*a), np.hypot(*b)))
+    units = step @ np.linalg.inv(basis).T
+    whole = np.rint(units)
+    off = np.hypot(*((units - whole) @ basis.T).T)
+    steps = np.abs(whole).sum(axis=1)
+    near = (steps > 0) & (np.hypot(*step.T) < reach)
+    return near & (off <= _TOLERANCE * pitch * np.sqrt(np.maximum(steps, 1))), whole
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Each point with its nearest others: who, whom, and the step between them, shapes (m,), (m,) and (m, 2)."""
+
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    step: Points
+
+
+def _neighbour_pairs(points: Points) -> _Pairs:
+    n = len(points)
+    k = min(n, _NEIGHBOURS + 1)
+    distance, other = cKDTree(points).query(points, k=k)
+    apart = distance.ravel() > 1e-6
+    source, target = np.repeat(np.arange(n), k)[apart], other.ravel()[apart]
+    return _Pairs(source, target, points[target] - points[source])
+
+
+def _fit(points: Points, pairs: _Pairs, a: Points, b: Points) -> LatticeFit | None:
+    """Fit the lattice that starts from the reduced vectors ``a`` and ``b`` to the points that it explains."""
+    found = _index(len(points), pairs, a, b)
     if found is None:
         return None
     indices, member = found
@@ -227,9 +265,7 @@ def fit_with_basis(points: Points, a: Points, b: Points) -> LatticeFit | None:
     return LatticeFit(origin, a_new, b_new, indices, member, residual, _occupancy(indices[member]))
 
 
-def index_points(
-    points: Points, a: Points, b: Points, tolerance: float = _TOLERANCE
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
+def _index(n: int, pairs: _Pairs, a: Points, b: Points) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
     """Lattice index of each point, spread from neighbour to neighbour; None when no two points agree.
 
     Returns
@@ -237,25 +273,10 @@ def index_points(
     indices, member
         Shapes (n, 2) and (n,); ``member`` is true for the largest set of points that hang together.
     """
-    n = len(points)
-    k = min(n, _NEIGHBOURS + 1)
-    pitch = float(min(np.hypot(*a), np.hypot(*b)))
-    reach = 2.3 * float(max(np.hypot(*a), np.hypot(*b)))
-    distance, other = cKDTree(points).query(points, k=k, distance_upper_bound=reach)
-    source = np.repeat(np.arange(n), k)
-    target = other.ravel()
-    usable = np.isfinite(distance.ravel()) & (target != source) & (target < n)
-    source, target = source[usable], target[usable]
-    basis = np.stack([a, b], axis=1)
-    step = points[target] - points[source]
-    units = np.linalg.solve(basis, step.T).T
-    whole = np.rint(units)
-    off = np.hypot(*((units - whole) @ basis.T).T)
-    steps = np.abs(whole).sum(axis=1)
-    good = (steps > 0) & (off <= tolerance * pitch * np.sqrt(np.maximum(steps, 1)))
+    good, whole = _agrees(pairs.step, a, b)
     if not good.any():
         return None
-    source, target, whole = source[good], target[good], whole[good].astype(np.int64)
+    source, target, whole = pairs.source[good], pairs.target[good], whole[good].astype(np.int64)
     source, target = np.concatenate([source, target]), np.concatenate([target, source])
     whole = np.concatenate([whole, -whole])
     graph = coo_matrix((np.ones(len(source)), (source, target)), shape=(n, n)).tocsr()
@@ -272,16 +293,8 @@ def index_points(
     return indices, member
 
 
-def _difference_modes(points: Points) -> list[Points]:
-    """Most repeated difference vectors between neighbours, of one half plane, best supported first."""
-    n = len(points)
-    k = min(n, _NEIGHBOURS + 1)
-    distance, other = cKDTree(points).query(points, k=k)
-    source = np.repeat(np.arange(n), k)
-    difference = points[other.ravel()] - points[source]
-    difference = difference[distance.ravel() > 1e-6]
-    if not len(difference):
-        return []
+def _difference_modes(difference: Points) -> list[Points]:
+    """Most repeated of the difference vectors (m, 2) between neighbours, one half plane, best supported first."""
     flip = (difference[:, 0] < 0) | ((difference[:, 0] == 0) & (difference[:, 1] < 0))
     difference = np.where(flip[:, None], -difference, difference)
     if len(difference) > 4000:

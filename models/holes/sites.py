@@ -1,20 +1,21 @@
 """Holes one by one: the radius that the average hole shows, and what stands at each site of the lattice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
 from scipy.spatial import cKDTree
 
 from models.holes.lattice import Anchors, LatticeFit
 from models.holes.prepare import Working
+from models.holes.rim import trace_rim
 from models.holes.template import match, peaks
 
 Points = NDArray[np.float64]
 
 _SHARP_RADIUS = 9.0  # the frame is reduced until holes have this radius
+_TRACED = 10.0  # working pixels: smallest radius of which the rim is traced
 _REACH = 0.25  # of the pitch: how far from its site a hole is looked for
 _BEYOND = 0.75  # of the usual correlation: what a hole in the shadow of a bar must reach
 _BAR_SHARE, _BAR_GAP = 0.02, 4.0  # share of the frame and contrast from which a dark part is a grid bar
@@ -85,29 +86,23 @@ def refined_radius(work: Working, points: Points, radius: float, sign: int) -> f
     return float(edges[int(np.argmax(np.where(allowed, slope, -np.inf)))] / k)
 
 
-def rim_sharpness(work: Working, point: Points, radius: float) -> float:
-    """Share of the step from foil to hole that lies within 12 % of the radius: 1 for a hole, less for a glow.
+def centred(work: Working, sites: list[Site], radius: float, sign: int) -> tuple[list[Site], float]:
+    """Sites moved to the circle through their rim where it is clear, and the radius that these circles share.
 
-    Parameters
-    ----------
-    work
-        Frame.
-    point, radius
-        Centre (x, y) and radius in working pixels.
+    Holes of a few pixels have no rim to trace and stay where the template puts them.
     """
-    values, seen, k = work.shrunk(min(1.0, 30.0 / radius))
-    rows, columns = values.shape
-    y, x = np.mgrid[:rows, :columns]
-    at = (point + 0.5) * k - 0.5
-    r = np.hypot(x - at[0], y - at[1]) / (radius * k)
-
-    def level(low: float, high: float) -> float:
-        ring = (r >= low) & (r < high) & (seen > 0)
-        return float(np.median(values[ring])) if ring.any() else 0.0
-
-    rim = level(0.78, 0.92) - level(1.08, 1.22)
-    whole = level(0.3, 0.6) - level(1.35, 1.6)
-    return rim / whole if abs(whole) > 1e-6 else 0.0
+    if radius < _TRACED:
+        return sites, radius
+    moved: list[Site] = []
+    radii: list[float] = []
+    for site in sites:
+        rim = None if site.inferred else trace_rim(work, np.array([site.x, site.y]), radius, sign)
+        if rim is not None and rim.clear:
+            radii.append(rim.radius)
+            moved.append(replace(site, x=float(rim.centre[0]), y=float(rim.centre[1])))
+        else:
+            moved.append(site)
+    return moved, float(np.median(radii)) if len(radii) > 0.3 * len(sites) else radius
 
 
 def response_at(work: Working, radius: float, sign: int) -> tuple[NDArray[np.float32], float]:
@@ -138,9 +133,7 @@ def foil(work: Working, pitch: float) -> NDArray[np.bool_]:
     return np.asarray(full > 0)
 
 
-def lattice_sites(
-    work: Working, fit: LatticeFit, points: Points, radius: float, sign: int, least: float
-) -> list[Site]:
+def lattice_sites(work: Working, fit: LatticeFit, points: Points, radius: float, sign: int, least: float) -> list[Site]:
     """Hole at each lattice site in the frame: measured where the template answers, else inferred on foil.
 
     Parameters
@@ -172,7 +165,9 @@ def lattice_sites(
         if near:
             gap = np.hypot(*(seen_at[near] - at).T)
             best = near[int(np.argmax(heights[near] - 0.3 * gap / reach))]
-            (x_seen, y_seen), height = seen_at[best], float(heights[best])
+            # Where the frame cuts more than a third of a hole, the lattice knows its place better.
+            cut = min(at[0], at[1], columns - 1 - at[0], rows - 1 - at[1]) < 0.5 * radius
+            (x_seen, y_seen), height = (at if cut else seen_at[best]), float(heights[best])
             if on_foil[y, x]:
                 sites.append(Site(float(x_seen), float(y_seen), height, False, where))
             elif height > _BEYOND * usual:
@@ -188,9 +183,7 @@ def _next_to(beyond: list[Site], sites: list[Site]) -> list[Site]:
     """Those in the shadow of a bar that have a neighbour on the foil."""
     taken = {s.index for s in sites}
     around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
-    return [
-        s for s in beyond if s.index and any((s.index[0] + di, s.index[1] + dj) in taken for di, dj in around)
-    ]
+    return [s for s in beyond if s.index and any((s.index[0] + di, s.index[1] + dj) in taken for di, dj in around)]
 
 
 def _nearest_gap(points: Points, others: Points) -> NDArray[np.float64]:

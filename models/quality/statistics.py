@@ -29,9 +29,7 @@ def real_space(plain: Plane) -> dict[str, float]:
         deviation between neighbouring binned pixels over that of the binned image.
     """
     factor = min(1.0, _BINNED / max(plain.shape))
-    small = (
-        cv2.resize(plain, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else plain
-    )
+    small = cv2.resize(plain, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else plain
     deviation = float(plain[::2, ::2].std())
     median = float(np.median(small))
     soft = cv2.GaussianBlur(small, (0, 0), 2.0)
@@ -66,7 +64,7 @@ def power_spectrum(plain: Plane) -> NDArray[np.float64]:
         for left in np.linspace(0, columns - side, n_x).astype(int):
             piece = plain[top : top + side, left : left + side]
             total += np.abs(fft.rfft2((piece - piece.mean()) * window, workers=1)) ** 2
-    return total / (n_y * n_x)
+    return np.asarray(total / (n_y * n_x))
 
 
 def spectral(plain: Plane) -> dict[str, float]:

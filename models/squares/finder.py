@@ -56,7 +56,8 @@ class MixtureSquareFinder:
         if work is None:
             return SquareFinding(squares=(), note="image is constant: no squares")
         mask, _ = open_mesh(work)
-        n, labels = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
+        n, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
+        labels = np.asarray(found, np.int32)
         blobs = blobs_of(labels, n, _SMALLEST_PX * max(work.scale, 1.0) ** 2)
         if not blobs:
             return SquareFinding(squares=(), note="no open region of at least a few pixels: no squares")
@@ -108,9 +109,7 @@ def _finding(mesh: Mesh, work: Working, labels: NDArray[np.int32], n: int) -> Sq
     values = work.values[taken][order]
     pixels = [values[a:b] for a, b in pairwise(start)]
     edge = np.array([_cut(b, work) for b in mesh.squares])
-    answers = judge(
-        mesh.squares, pixels, angle_deg=mesh.angle_deg, nominal_area=mesh.nominal_area, touches_edge=edge
-    )
+    answers = judge(mesh.squares, pixels, angle_deg=mesh.angle_deg, nominal_area=mesh.nominal_area, touches_edge=edge)
     squares = []
     for blob, (score, label, features), cut in zip(mesh.squares, answers, edge, strict=True):
         x, y = work.to_image(blob.box_centre(mesh.angle_deg)[None, :])[0]

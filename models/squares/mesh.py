@@ -58,7 +58,7 @@ def build_mesh(blobs: list[Blob], inside: NDArray[np.bool_]) -> Mesh:
         return Mesh(kept, angle, nominal, None)
     seeds = Anchors.of(fit, centres[carriers])
     index, off = seeds.locate(centres)
-    reach = 0.55 * np.sqrt(nominal)
+    reach = max(0.55 * np.sqrt(nominal), _OFF * fit.pitch)
     cells: dict[tuple[int, int], list[int]] = {}
     for k in range(len(blobs)):
         if off[k] <= reach or blobs[k].area >= _WHOLE * nominal:

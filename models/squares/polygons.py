@@ -1,6 +1,7 @@
 """Regions of a mask as measured blobs with convex outlines, and the one angle that they share."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +37,7 @@ class Blob:
     @property
     def centre(self) -> Points:
         """Centre of the smallest upright box round the outline."""
-        return (self.hull.min(axis=0) + self.hull.max(axis=0)) / 2.0
+        return np.asarray((self.hull.min(axis=0) + self.hull.max(axis=0)) / 2.0)
 
     def box_centre(self, angle_deg: float) -> Points:
         """Centre of the box at the mesh's angle round the outline, as (x, y)."""
@@ -80,13 +81,12 @@ def blobs_of(labels: NDArray[np.int32], n: int, smallest: float) -> list[Blob]:
     keep = area >= smallest
     keep[0] = False
     contours, _ = cv2.findContours(keep[labels].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outline: dict[int, list[NDArray[np.int32]]] = {}
+    outline: dict[int, list[NDArray[Any]]] = {}
     for contour in contours:
         x, y = contour[0, 0]
         outline.setdefault(int(labels[y, x]), []).append(contour[:, 0, :])
     return [
-        Blob(_hull(np.concatenate(parts)), float(area[label]), (label,))
-        for label, parts in sorted(outline.items())
+        Blob(_hull(np.concatenate(parts)), float(area[label]), (label,)) for label, parts in sorted(outline.items())
     ]
 
 

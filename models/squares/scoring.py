@@ -107,9 +107,7 @@ def _score(features: dict[str, float], deviation: float) -> float:
     even = float(np.exp(-max(0.0, np.sqrt(features["variance"]) - deviation) / 0.25))
     medium = float(np.exp(-(((features["mean"] - 1.0) / 0.35) ** 2)))
     film = (1.0 - features["bright_share"]) ** 2
-    return round(
-        float(np.clip(whole * (0.3 + 0.7 * even) * (0.2 + 0.8 * medium) * (0.1 + 0.9 * film), 0, 1)), 6
-    )
+    return round(float(np.clip(whole * (0.3 + 0.7 * even) * (0.2 + 0.8 * medium) * (0.1 + 0.9 * film), 0, 1)), 6)
 
 
 def _label(features: dict[str, float], cut: bool) -> SquareLabel:

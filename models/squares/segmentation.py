@@ -45,7 +45,7 @@ class Working:
 
     def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Points (n, 2) in working pixels as image pixels."""
-        return (points + 0.5) / self.scale - 0.5 + np.array(self.frame[:2], float)
+        return np.asarray((points + 0.5) / self.scale - 0.5 + np.array(self.frame[:2], float))
 
 
 def prepare(plain: Plane) -> Working | None:
@@ -56,7 +56,7 @@ def prepare(plain: Plane) -> Working | None:
     side = max(part.shape)
     scale = _LARGEST / side if side > _LARGEST else float(min(4, max(1, round(_SMALLEST / side))))
     if scale < 1.0:
-        part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        part = np.asarray(cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.float32)
     part = _without_hot_pixels(part)
     low, high = np.percentile(part[:: max(1, side // 512), :: max(1, side // 512)], (0.5, 99.7))
     if not high > low:
@@ -65,9 +65,9 @@ def prepare(plain: Plane) -> Working | None:
         return None
     part = np.clip((part - low) * (255.0 / (high - low)), 0.0, 255.0).astype(np.float32)
     if scale > 1.0:
-        part = np.clip(
-            cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), 0.0, 255.0
-        ).astype(np.float32)
+        part = np.clip(cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC), 0.0, 255.0).astype(
+            np.float32
+        )
     flat = part - _background(part)
     return Working(np.clip(flat, 0.0, 255.0), scale, (plain.shape[0], plain.shape[1]), frame)
 
@@ -122,6 +122,7 @@ def open_mesh(work: Working) -> tuple[Mask, float]:
         n, labels = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
         if n < 2:
             break
+        labels = np.asarray(labels, np.int32)
         height = np.concatenate([[0.0], _medians(values, labels, n)])
         own = np.maximum(level, _OWN_LEVEL * height).astype(np.float32)
         mask = (mask.astype(bool) & (values > own[labels])).astype(np.uint8)
@@ -178,4 +179,4 @@ def _background(part: Plane) -> Plane:
     opened = cv2.GaussianBlur(cv2.morphologyEx(small, cv2.MORPH_OPEN, kernel), (0, 0), 12.0)
     if min(part.shape) * shrink > 24:
         opened = opened[24:-24, 24:-24]
-    return cv2.resize(opened, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(opened, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)

@@ -16,9 +16,7 @@ def places(finding: HoleFinding) -> np.ndarray:
 
 
 def inner(points: np.ndarray, shape: tuple[int, int], margin: float) -> np.ndarray:
-    return points[
-        ((points > margin) & (points < np.array(shape[::-1]) - 1 - margin)).all(axis=1)
-    ]
+    return points[((points > margin) & (points < np.array(shape[::-1]) - 1 - margin)).all(axis=1)]
 
 
 CASES = [

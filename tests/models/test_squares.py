@@ -178,7 +178,7 @@ def test_a_constant_margin_is_no_square():
     image = np.full((330, 340), 255.0, np.float32)
     image[10:310, 20:320] = mesh(shape, truth, 30.0, 10.0)
     found = places(MixtureSquareFinder().find(image))
-    assert hits(found, truth + (20, 10), 2.0) == (len(truth), 0, 0)
+    assert hits(found, truth + np.array([20, 10]), 2.0) == (len(truth), 0, 0)
 
 
 def test_an_array_that_is_no_image_is_refused():

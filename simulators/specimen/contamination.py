@@ -42,18 +42,27 @@ class Dirt:
         return np.asarray(np.minimum((depth * np.minimum(r, big) ** 2 / big**2).sum(axis=0), 1.0))
 
 
-FROST_PER_UM2 = 5.0
-_FROST_NM = (8.0, 16.0)  # smallest radius, and scale of the rest
+FROST_PER_UM2 = 25.0
+_FROST_NM = (6.0, 9.0)  # smallest radius, and scale of the rest
 
 
-def frost_cover(amount: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of an area that ``frost`` of this amount covers on average."""
+def frost_cover(amount: NDArray[np.float64], clumped: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of a hole that ``frost`` of this amount covers on average; a clump is a tenth of it."""
     low, scale = _FROST_NM[0] * 1e-3, _FROST_NM[1] * 1e-3
-    return np.asarray(np.minimum(amount * FROST_PER_UM2 * math.pi * (low**2 + 2 * low * scale + 2 * scale**2), 1.0))
+    lumps = amount * FROST_PER_UM2 * math.pi * (low**2 + 2 * low * scale + 2 * scale**2)
+    return np.asarray(np.minimum(lumps + 0.1 * clumped, 1.0))
 
 
-def frost(seed: int, square: int, row: int, centre_um: tuple[float, float], radius_um: float, amount: float) -> Dirt:
-    """Small lumps in and around one hole, seen at high magnification only; places about the square's centre."""
+def frost(
+    seed: int,
+    square: int,
+    row: int,
+    centre_um: tuple[float, float],
+    radius_um: float,
+    amount: float,
+    clumped: bool,
+) -> Dirt:
+    """Small lumps in and around one hole, too small for low magnification; places about the square's centre."""
     rng = noise.stream(seed, 19, square, row)
     reach = 1.5 * radius_um
     n = int(rng.poisson(amount * FROST_PER_UM2 * math.pi * reach**2))
@@ -65,13 +74,20 @@ def frost(seed: int, square: int, row: int, centre_um: tuple[float, float], radi
     x = np.concatenate([x, (x + 1.3 * radius * np.cos(side))[twin]])
     y = np.concatenate([y, (y + 1.3 * radius * np.sin(side))[twin]])
     radius = np.concatenate([radius, radius[twin] * 0.8])
+    if clumped:
+        away, way, many = radius_um * rng.uniform(0.2, 0.9), rng.uniform(0, 2 * math.pi), int(rng.integers(25, 70))
+        size = 0.17 * radius_um * rng.uniform(0.6, 1.4, (2, 1))
+        blob = rng.normal(0, 1, (2, many)) * size
+        x = np.concatenate([x, centre_um[0] + away * math.cos(way) + blob[0]])
+        y = np.concatenate([y, centre_um[1] + away * math.sin(way) + blob[1]])
+        radius = np.concatenate([radius, rng.uniform(0.015, 0.045, many) * radius_um])
     return Dirt(
         x=x,
         y=y,
         radius=radius,
-        thickness_nm=850 * radius * rng.uniform(0.35, 1.0, len(x)),
+        thickness_nm=1300 * radius * rng.uniform(0.35, 1.0, len(x)),
         lobes=rng.integers(0, 2**31, len(x)),
-        crystal=rng.uniform(size=len(x)) < 0.08,
+        crystal=rng.uniform(size=len(x)) < 0.03,
     )
 
 

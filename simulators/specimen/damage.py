@@ -93,14 +93,15 @@ class Damage:
     def _gap(self, crack: Crack, x: Field, y: Field) -> Field:
         along = np.float32(crack.cos) * x + np.float32(crack.sin) * y
         across = np.float32(crack.cos) * y - np.float32(crack.sin) * x - np.float32(crack.offset_um)
-        still = np.full_like(along, 37.0)
-        bend = noise.sample(self.seed + 1, 3.4, along, still, 140.0, self.shift)
-        fine = noise.sample(self.seed + 2, 2.2, along, still, 60.0, self.shift)
-        centre = np.float32(crack.wander_um) * bend + np.float32(0.25) * fine
+        row = np.full_like(along, 37.0 + 3.1 * crack.offset_um)  # each crack wanders its own way
+        bend = noise.sample(self.seed + 1, 3.2, along, row, 140.0, self.shift)
+        fine = noise.sample(self.seed + 2, 2.6, along, row, 60.0, self.shift)
+        gape = noise.sample(self.seed + 3, 2.6, along, row, 80.0, self.shift)
+        centre = np.float32(crack.wander_um) * bend + np.float32(0.3) * fine
         taper = np.clip(
             np.minimum(along - np.float32(crack.start_um), np.float32(crack.end_um) - along) / 6.0, -1.0, 1.0
         )
-        width = np.float32(crack.width_um) * (1.0 + 0.45 * fine) * taper
+        width = np.float32(crack.width_um) * np.exp(np.float32(0.5) * gape) * taper
         return np.asarray(np.abs(across - centre) - width, dtype=np.float32)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.specimen import noise
 from simulators.specimen.noise import Field
 from simulators.specimen.settings import SpecimenSettings
 
@@ -22,7 +23,15 @@ def centres(settings: SpecimenSettings) -> NDArray[np.float64]:
         points = np.stack([(i + 0.5 * (j % 2)) * pitch, j * pitch * math.sqrt(3) / 2], axis=-1).reshape(-1, 2)
     apothem = (pitch - settings.bar_um) / 2
     inside = np.hypot(points[:, 0], points[:, 1]) < max(settings.grid_radius_um - 0.5 * apothem, 0.72 * pitch)
-    return np.asarray(points[inside], dtype=np.float64)
+    kept = np.asarray(points[inside], dtype=np.float64)
+    return kept + np.array([_bent(settings, float(x), float(y)) for x, y in kept]).reshape(-1, 2)
+
+
+def _bent(settings: SpecimenSettings, x_um: float, y_um: float) -> tuple[float, float]:
+    """How far handling has pushed a place of the mesh, in µm: bars of a real grid are not quite straight."""
+    push = 0.012 * settings.mesh_pitch_um
+    dx, dy = (noise.value(settings.seed + k, 3.4, x_um, y_um, 14 * settings.mesh_pitch_um) for k in (60, 61))
+    return push * dx, push * dy
 
 
 def inner_distance(hexagonal: bool, x: Field, y: Field, apothem_um: float, rounding_um: float) -> Field:

@@ -91,7 +91,7 @@ def in_hole(
         if "particles" in settings.content:
             size = species_nm(settings)
             fit = min(1.0, ice_nm / (size * 1.3))
-            density = 0.42 * rng.uniform(0.35, 1.3) * fit / (size * 1e-3) ** 2
+            density = 0.5 * rng.uniform(0.2, 1.5) * fit / (size * 1e-3) ** 2
             parts.append(_scattered(rng, PARTICLE, reach, density, size, 0.0))
     found = joined(parts)
     places = np.stack([found.x_um, found.y_um], axis=1)
@@ -136,7 +136,7 @@ def _clustered_gold(rng: np.random.Generator, radius_um: float) -> Objects:
             ys.append(cy + rng.normal(0, arms[1], n))
             sizes.append(np.clip(rng.normal(size, spread, n), 0.75 * size, 1.3 * size))
             kinds.append(np.full(n, kind, np.int8))
-        n = int(rng.poisson(4.0 * area))
+        n = int(rng.poisson(12.0 * area))
         x, y = _disc(rng, n, radius_um)
         xs.append(x)
         ys.append(y)

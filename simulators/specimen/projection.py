@@ -21,7 +21,7 @@ from simulators.specimen.squares import Floats, Square
 from simulators.specimen.view import Matrix, View, image_to_stage
 
 BAR_PHASE = 60.0
-FROST_BELOW_UM = 0.008
+FROST_BELOW_UM = 0.016
 _COARSE = 400
 
 
@@ -82,12 +82,12 @@ def fields(square: Square, x: Field, y: Field, pixel_um: float) -> Fields:
         depth = np.minimum(crystal * 0.9, 0.27) * np.minimum(inside, 60.0)
         hole_ice = np.maximum(hole_ice + depth * _mottle(seed, x, y, pixel_um), 0.2 * hole_ice)
     extra = _foil_grain(square, x, y, pixel_um)
-    collar = np.exp(np.minimum(hole, 0) / np.float32(0.16)) * np.minimum(inside * 0.4 + 8, 32)
+    collar = np.exp(np.minimum(hole, 0) / np.float32(0.1)) * np.minimum(inside * 0.35 + 5, 26)
     film_ice = ice.on_foil(thick) + collar * (radius > 0)
     if square.damage.torn or square.damage.cracks or square.damage.punctures:
-        near = np.exp(-np.maximum(film, 0) / np.float32(square.damage.curl_um * 0.5)) * (film < 12)
-        wave = noise.sample(seed + 6, 2.6, x, y, 60.0, shift)
-        extra = extra + np.float32(110.0) * near * np.maximum(wave + 0.4, 0)
+        near = np.exp(-np.maximum(film, 0) / np.float32(square.damage.curl_um * 0.3)) * (film < 12)
+        wave = noise.sample(seed + 6, 3.0, x, y, 45.0, shift)
+        extra = extra + np.float32(120.0) * near * np.maximum(wave + 0.4, 0)
         if square.damage.rags_um:
             rag = square.damage.rag(x, y, opening)
             extra = extra + np.clip(rag, 0, 3) * np.float32(260.0) * (1 + 0.4 * wave)
@@ -110,11 +110,11 @@ def _foil_grain(square: Square, x: Field, y: Field, pixel_um: float) -> Field:
     """Uneven foil in nm: carbon is smooth with broad stains, gold is grains of 50 to 200 nm."""
     seed, shift = square.settings.seed, square.ice.shift
     gold = square.settings.foil == "gold"
-    stains = noise.sample(seed + 20, 2.6, x, y, 70.0, shift) * np.float32(1.2 * square.foil_rough)
+    stains = noise.sample(seed + 20, 2.6, x, y, 70.0, shift) * np.float32(0.8 * square.foil_rough)
     if pixel_um > 0.5:
         return stains
-    weight = min(1.0, 0.08 / pixel_um) * (11.0 if gold else 1.0 * square.foil_rough)
-    grains = noise.sample(seed + 21, 1.0 if gold else 1.6, x, y, 26.0, shift)
+    weight = min(1.0, 0.08 / pixel_um) * (11.0 if gold else 0.7 * square.foil_rough)
+    grains = noise.sample(seed + 21, 1.0 if gold else 1.3, x, y, 26.0, shift)
     return np.asarray(stains + np.float32(weight) * grains, dtype=np.float32)
 
 

@@ -32,6 +32,7 @@ class HoleTable:
     crystalline: Floats
     contamination: Floats
     frost: Floats
+    clumped: NDArray[np.bool_]
     lean_x: Floats
     lean_y: Floats
     broken: NDArray[np.bool_]
@@ -69,16 +70,16 @@ class Square:
         rubble = noise.value(settings.seed + 2, 2.6, *mesh_xy, 900.0)
         flooded = max(0.0, math.log(thick / 150)) if thick > 150 else 0.0
         self.hexagonal = settings.mesh == "hexagonal"
-        self.apothem_um = half * (1 - min(0.2 * flooded * rng.uniform(0.5, 1.2), 0.5)) - rng.uniform(0, 0.5)
-        self.rounding_um = half * float(np.clip(rng.normal(0.12, 0.05) + 0.25 * flooded, 0.03, 0.75))
+        self.apothem_um = half * (1 - min(0.24 * flooded * rng.uniform(0.7, 1.2), 0.62)) - rng.uniform(0, 0.5)
+        self.rounding_um = half * float(np.clip(rng.normal(0.12, 0.05) + 0.35 * flooded, 0.03, 1.0))
         self.rough_um = float(rng.uniform(0.08, 0.3) + 0.4 * min(flooded, 1.5))
         broken = {"mixed": 0.10, "good": 0.025, "thick": 0.03, "poor": 0.3}[settings.ice]
         hurt = float(np.clip(broken * math.exp(1.3 * rubble), 0, 0.9)) * (0.2 if flooded > 1 else 1.0)
         self.damage = damage.draw(settings.seed, index, half, hurt)
         dirty = {"mixed": 1.0, "good": 0.5, "thick": 1.2, "poor": 2.0}[settings.ice]
-        dirt = contamination.draw(settings.seed, index, half, dirty * math.exp(rng.normal(0, 0.6)))
+        dirt = contamination.draw(settings.seed, index, half, dirty * math.exp(rng.normal(0.1, 0.9)))
         self.dirt = dirt.kept(self._on_film(dirt.x, dirt.y))
-        self.soft_um = float(rng.uniform(0.3, 1.8) + 1.5 * min(flooded, 1.0))
+        self.soft_um = float(np.clip(math.exp(rng.normal(0.7, 0.8)), 0.4, 8.0) + 1.5 * min(flooded, 1.0))
         dry = settings.ice in ("mixed", "poor") and rng.uniform() < 0.04
         thick = 2.0 if dry else thick
         # deep ice lies as a meniscus: a middle that thins out, and banks along the bars
@@ -108,7 +109,7 @@ class Square:
             bend_y=float(rng.normal(0, 1.2e-4)),
         )
         self.crystalline = float(np.clip(rng.beta(0.5, 6), 0, 1)) if settings.ice != "good" else 0.0
-        self.frostiness = 0.45 * dirty * float(np.exp(rng.normal(0, 1.2)))
+        self.frostiness = 0.3 * dirty * float(np.exp(rng.normal(0, 1.2)))
         self.foil_rough = float(rng.uniform(0.5, 1.5))
 
     @property
@@ -161,6 +162,7 @@ class Square:
         crystal = np.clip(self.crystalline + 0.35 * patch * (self.crystalline > 0.03) - 0.1, 0, 1)
         crystal = np.where(thick > 0, crystal * (rng.uniform(size=len(x)) < 0.85), 0.0)
         frost = self.frostiness * np.exp(rng.normal(0, 0.7, len(x)))
+        clumped = rng.uniform(size=len(x)) < min(0.05 * self.frostiness / 0.3, 0.3)
         side, strength = rng.uniform(0, 2 * math.pi), np.abs(rng.normal(0, 0.14))
         lean = np.array([[math.cos(side)], [math.sin(side)]]) * strength + rng.normal(0, 0.05, (2, len(x)))
         cover = self.dirt.cover(x[near], y[near], radius[near])
@@ -175,8 +177,9 @@ class Square:
             radius=radius[near],
             ice_nm=thick[near],
             crystalline=crystal[near].astype(np.float64),
-            contamination=np.minimum(cover + contamination.frost_cover(frost[near]), 1.0),
+            contamination=np.minimum(cover + contamination.frost_cover(frost[near], clumped[near]), 1.0),
             frost=frost[near],
+            clumped=clumped[near],
             lean_x=lean[0][near],
             lean_y=lean[1][near],
             broken=(film < radius)[near],
@@ -191,7 +194,7 @@ class Square:
         t = self.table
         place = float(t.x[row]), float(t.y[row])
         lumps = contamination.frost(
-            self.settings.seed, self.index, row, place, float(t.radius[row]), float(t.frost[row])
+            self.settings.seed, self.index, row, place, float(t.radius[row]), float(t.frost[row]), bool(t.clumped[row])
         )
         return lumps.kept(self._on_film(lumps.x, lumps.y))
 

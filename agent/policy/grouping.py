@@ -9,17 +9,21 @@ from agent.session.state import Group, Hole
 
 
 def group_holes(
-    holes: Sequence[Hole], *, max_shift_um: float, obstacles: Sequence[Hole], first_number: int = 0
+    holes: Sequence[Hole], *, most: int, max_shift_um: float, obstacles: Sequence[Hole], first_number: int = 0
 ) -> list[Group]:
-    """Few groups that hold all of ``holes``, each hole within ``max_shift_um`` of its group's stage position.
+    """Few groups with the ``most`` best holes that few stage moves can reach.
 
-    Greedy cover: the hole that reaches most of those left becomes the next stage position. The order of groups is a
-    walk to the nearest one left; holes of a group follow each other by distance, nearest first.
+    Each hole lies within ``max_shift_um`` of its group's stage position. Greedy: the position from which the largest
+    sum of scores can still be reached comes next. The order of groups is a walk to the nearest one left; the holes of
+    a group follow each other by distance, nearest first. Holes that an operator accepted are always in and do not
+    count.
 
     Parameters
     ----------
     holes
-        The holes to expose.
+        The holes that may be exposed.
+    most
+        How many of them at the most.
     max_shift_um
         Longest image shift; 0 makes every hole a group of its own.
     obstacles
@@ -27,20 +31,31 @@ def group_holes(
     first_number
         Number of the first group.
     """
-    if not holes:
+    accepted = np.array([hole.word == "accepted" for hole in holes], bool)
+    if not holes or (most <= 0 and not accepted.any()):
         return []
     points = np.array([(hole.x_um, hole.y_um) for hole in holes])
+    worth = np.array([100.0 if hole.word == "accepted" else hole.score + 10.0 * hole.priority for hole in holes])
     near = np.hypot(*(points[:, None, :] - points[None, :, :]).transpose(2, 0, 1)) <= max_shift_um
     np.fill_diagonal(near, True)
-    left = np.ones(len(holes), bool)
+    left = accepted.copy() if most <= 0 else np.ones(len(holes), bool)
     members: list[tuple[int, list[int]]] = []
     while left.any():
-        reach = (near & left).sum(axis=1) * left
-        centre = int(np.argmax(reach))
-        inside = np.flatnonzero(near[centre] & left)
-        distances = np.hypot(*(points[inside] - points[centre]).T)
-        members.append((centre, [int(i) for i in inside[np.argsort(distances, kind="stable")]]))
+        reach = near & left
+        full = np.minimum(reach.sum(axis=1), max(most, 1))
+        mean = (reach * worth).sum(axis=1) / np.maximum(reach.sum(axis=1), 1)
+        centre = int(np.argmax(np.where(left, full * mean, -np.inf)))
+        inside = np.flatnonzero(reach[centre])
+        best = inside[np.argsort(-worth[inside], kind="stable")]
+        chosen = [int(i) for i in best if accepted[i]]
+        plain = [int(i) for i in best if not accepted[i]][: max(most, 0)]
+        most -= len(plain)
+        chosen += plain
+        distances = [float(np.hypot(*(points[i] - points[centre]))) for i in chosen]
+        members.append((centre, [i for _, i in sorted(zip(distances, chosen, strict=True))]))
         left[inside] = False
+        if most <= 0:
+            left &= accepted
     members = _walk(members, points)
     around = np.array([(hole.x_um, hole.y_um) for hole in obstacles]) if obstacles else points
     groups = []

@@ -39,20 +39,20 @@ def rank_squares(
     return accepted + rest[: max(0, per_grid - own)]
 
 
-def choose_holes(square: Square, *, min_score: float, per_square: int) -> list[Hole]:
-    """Holes of ``square`` that are to be exposed or were, best first; an operator's choice always among them."""
-    wanted = []
-    for hole in square.holes.values():
-        if hole.word == "rejected" or hole.state in ("skipped", "rejected", "unknown"):
-            continue
-        started = hole.state not in OPEN_STATES or hole.dose_e_per_a2 > 0
-        if hole.word == "accepted" or started or hole.score >= min_score:
-            wanted.append((not started, *_order(hole), hole))
-    wanted.sort(key=lambda item: item[:-1])
-    holes = [item[-1] for item in wanted]
-    first = [hole for hole in holes if hole.word == "accepted"]
-    rest = [hole for hole in holes if hole.word != "accepted"]
-    return first + rest[: max(0, per_square)]
+def candidates(square: Square, *, min_score: float) -> list[Hole]:
+    """Holes of ``square`` that may be exposed, best first; an operator's word is above the score.
+
+    A hole that had dose is never among them: the agent exposes no place twice by itself.
+    """
+    found = [
+        hole
+        for hole in square.holes.values()
+        if hole.state in OPEN_STATES
+        and hole.dose_e_per_a2 == 0
+        and hole.word != "rejected"
+        and (hole.word == "accepted" or hole.score >= min_score)
+    ]
+    return sorted(found, key=_order)
 
 
 def defocus_steps(lowest_um: float, highest_um: float, step_um: float) -> list[float]:

@@ -274,8 +274,8 @@ class Noticed(Event, frozen=True, kw_only=True, tag="noticed"):
 
 AnyEvent = (
     SessionOpened | EpochBegan | DriverJoined | DriverLeft | Suspended | Unsuspended | PhaseChanged | FrameReceived
-    | FrameSetAside | GridAdded | GridChanged | SquaresFound | HolesFound | GroupsPlanned | MicrographJudged | AreaChanged
-    | AreaPlaced | Remembered | UndoneOnce | Requested | SettingChanged | CommandIssued | CommandCancelled
+    | FrameSetAside | GridAdded | GridChanged | SquaresFound | HolesFound | GroupsPlanned | MicrographJudged
+    | AreaChanged | AreaPlaced | Remembered | UndoneOnce | Requested | SettingChanged | CommandIssued | CommandCancelled
     | CommandEnded | ErrorCounted | ErrorsForgiven | SafeOrdered | Released | DegradedChanged
     | IdleTold | Noticed
 )  # fmt: skip

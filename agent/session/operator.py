@@ -43,6 +43,9 @@ def controlled(turn: Turn, what: inp.Controlled) -> str:
         case say.Stop(after=after):
             _must(turn, "collecting", "pausing", "paused", "idle", "stopping")
             turn.phase("stopping", f"stop asked for by {by}", by, stop_after=after)
+            if not turn.state.driver:
+                turn.phase("stopped", f"stopped by {by}; not parked: there is no driver", by)
+                return "stopped; the microscope was not parked, as there is no driver"
             return f"stopping after the {after} under way, then parking"
         case say.Abort():
             return _abort(turn, by)

@@ -23,10 +23,12 @@ def _next(turn: Turn) -> bool:
     if state.phase == "pausing" and not state.outstanding:
         turn.phase("paused", "the item under way has finished")
         return False
-    if state.outstanding or not state.may_command:
+    if state.outstanding:
         return False
     if state.phase == "stopping":
         return _wind_up(turn)
+    if not state.may_command:
+        return False
     if state.pending or state.autonomy == "suggest":
         return False
     limit = turn.settings.interlocks.moves_without_frame
@@ -62,11 +64,13 @@ def _spent(turn: Turn) -> str:
 def _wind_up(turn: Turn) -> bool:
     state = turn.state
     square = _under_way(state.grid) if state.grid else None
-    if state.stop_after == "square" and square is not None and not state.pending:
-        return _collect(turn, square)
     if state.pending:
         return False
-    if not state.parked:
+    if state.stop_after == "square" and square is not None and state.may_command:
+        return _collect(turn, square)
+    if not state.parked and state.mode == "pilot":
+        if not state.can_pilot:  # it is parked as soon as its driver is back; until then the driver keeps it safe
+            return False
         turn.command(Park(why=state.why), "", Decision(why=state.why))
         return False
     turn.phase("stopped", state.why)
@@ -178,58 +182,50 @@ def _why(area: Square | Hole, else_: str) -> str:
 
 
 def _collect(turn: Turn, square: Square) -> bool:
-    limit = int(turn.state.thresholds["exposures_per_square"])
-    wanted = selection.choose_holes(square, min_score=turn.state.thresholds["hole_score"], per_square=limit)
-    left = [hole for hole in wanted if hole.state in OPEN_STATES and hole.dose_e_per_a2 == 0]
-    if not left:
-        done = sum(1 for hole in square.holes.values() if hole.frame_id)
-        why = f"{done} of {len(square.holes)} holes exposed, none left that is wanted"
-        turn.area(square.area_id, "done", Decision(why=why))
-        return True
-    groups = _groups(turn, square, left)
+    groups = _groups(turn, square)
     if groups is not None:
-        turn.emit(
-            ev.GroupsPlanned(
-                square_id=square.area_id,
-                groups=groups,
-                decision=Decision(
-                    why=f"{len(left)} holes in {len(groups)} groups, image shift up to"
-                    f" {turn.settings.holes.max_image_shift_um:g} µm",
-                    config=turn.state.config,
-                ),
-            )
-        )
+        holes = sum(1 for group in groups for hole_id in group.hole_ids if square.holes[hole_id].state in OPEN_STATES)
+        why = f"{holes} holes in {len(groups)} groups, image shift up to {turn.settings.holes.max_image_shift_um:g} µm"
+        decision = Decision(why=why, config=turn.state.config)
+        turn.emit(ev.GroupsPlanned(square_id=square.area_id, groups=groups, decision=decision))
         return True
-    by_id = {hole.area_id: hole for hole in left}
     for group in square.groups.values():
-        here = [by_id[hole_id] for hole_id in group.hole_ids if hole_id in by_id]
+        here = [square.holes[hole_id] for hole_id in group.hole_ids if square.holes[hole_id].state in OPEN_STATES]
         if here:
             return _shoot(turn, square, group, here)
-    return False
+    done = sum(1 for hole in square.holes.values() if hole.frame_id)
+    turn.area(
+        square.area_id, "done", Decision(why=f"{done} of {len(square.holes)} holes exposed, enough or all wanted")
+    )
+    return True
 
 
-def _groups(turn: Turn, square: Square, left: list[Hole]) -> tuple[Group, ...] | None:
+def _groups(turn: Turn, square: Square) -> tuple[Group, ...] | None:
     """The groups of ``square`` where they have to change, else None: begun ones stay, the others are made anew."""
-    wanted = {hole.area_id for hole in left}
-    grouped = {
-        hole_id
-        for group in square.groups.values()
-        for hole_id in group.hole_ids
-        if square.holes[hole_id].state in OPEN_STATES
-    }
-    if grouped == wanted:
+    holes = square.holes
+    wanted = {h.area_id: h for h in selection.candidates(square, min_score=turn.state.thresholds["hole_score"])}
+    free = [hole_id for hole_id, hole in wanted.items() if hole.word != "accepted"]
+    shot = [h for h in holes.values() if h.word != "accepted" and (h.dose_e_per_a2 > 0 or h.frame_id)]
+    quota = min(len(free), max(0, int(turn.state.thresholds["exposures_per_square"]) - len(shot)))
+    grouped = {i for group in square.groups.values() for i in group.hole_ids if holes[i].state in OPEN_STATES}
+    accepted = wanted.keys() - set(free)
+    if grouped <= wanted.keys() and accepted <= grouped and len(grouped - accepted) == quota:
         return None
     begun: list[Group] = []
     for group in square.groups.values():
-        shot = [i for i in group.hole_ids if square.holes[i].state not in OPEN_STATES]
+        before = [i for i in group.hole_ids if holes[i].state not in OPEN_STATES]
         still = [i for i in group.hole_ids if i in wanted]
-        if shot or (group.focused and still):
-            begun.append(replace(group, hole_ids=tuple(i for i in group.hole_ids if i in wanted or i in shot)))
+        if before or (group.focused and still):
+            plain = [i for i in still if i not in accepted][:quota]
+            quota -= len(plain)
+            kept = {*before, *plain, *(i for i in still if i in accepted)}
+            begun.append(replace(group, hole_ids=tuple(i for i in group.hole_ids if i in kept)))
     covered = {hole_id for group in begun for hole_id in group.hole_ids}
     fresh = grouping.group_holes(
-        [hole for hole in left if hole.area_id not in covered],
+        [hole for hole_id, hole in wanted.items() if hole_id not in covered],
+        most=quota,
         max_shift_um=turn.settings.holes.max_image_shift_um,
-        obstacles=list(square.holes.values()),
+        obstacles=list(holes.values()),
         first_number=max((group.number for group in square.groups.values()), default=0) + 1,
     )
     return (*begun, *fresh)

@@ -198,7 +198,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def may_send(self, work: AnyWork) -> bool:
         """Whether this command may leave now: parking and an operator's own moves also while paused."""
         if isinstance(work, Park):
-            return self.can_pilot and self.phase != "fault"
+            return self.can_pilot and self.phase == "stopping"
         if isinstance(work, Goto):
             return self.can_pilot and self.phase in ("paused", "idle")
         return self.may_command

@@ -1,0 +1,218 @@
+"""The daemon: opens the session folder, the sockets and the models, and runs until it is told to stop.
+
+::
+
+    drivers  --ROUTER-->  Door  --inputs-->  Core (state, journal)  --events-->  Publisher --PUB--> watchers
+    operator --ROUTER-->  ControlServer  ----^        |
+                                         Analyst <----+  (worker threads)
+"""
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import zmq
+import zmq.asyncio
+
+from agent import __version__, health
+from agent.control import ControlServer
+from agent.core import Core
+from agent.door import Door
+from agent.errors import ConfigError, CryonautError, JournalError
+from agent.frames import FrameStore
+from agent.ids import new_id
+from agent.inference import Analyst
+from agent.journal import Journal
+from agent.keys import Keyring, is_loopback
+from agent.session import inputs as inp
+from agent.settings import Settings
+from agent.watch import Publisher
+from agent.wire import MAX_HEADER_BYTES
+
+log = structlog.get_logger("daemon")
+Job = Callable[[], Coroutine[Any, Any, None]]
+
+
+def session_folder(settings: Settings) -> Path:
+    """Where the session of these settings lives."""
+    return settings.session.folder / settings.session.name
+
+
+class Daemon:
+    """One daemon on one session folder.
+
+    Raises
+    ------
+    ConfigError
+        If an endpoint is not allowed or not free, or a model does not exist.
+    JournalError
+        If the session folder is in use or damaged.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        journal: Callable[[Path], Journal] = Journal,
+        analyst: Analyst | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.folder = session_folder(settings)
+        self._journal = journal
+        self._analyst = analyst
+        self._clock = clock
+        self.core: Core
+        self.door: Door
+        self.endpoints: dict[str, str] = {}
+        self.ready = asyncio.Event()
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """End in good order; the session goes on at the next start."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`, SIGINT or SIGTERM; what is journalled by then is all that counts."""
+        begun = time.monotonic()
+        async with self._open() as jobs:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    running = [tasks.create_task(job(), name=name) for name, job in jobs.items()]
+                    await self._begin()
+                    log.info(
+                        "daemon.ready",
+                        session=str(self.folder),
+                        epoch=self.core.state.epoch,
+                        phase=self.core.state.phase,
+                        seconds=round(time.monotonic() - begun, 3),
+                        **self.endpoints,
+                    )
+                    self.ready.set()
+                    await self._stop.wait()
+                    log.info("daemon.stopping", events=self.core.state.seq)
+                    for task in running:
+                        task.cancel()
+            except BaseExceptionGroup as group:
+                first = group.exceptions[0]
+                if len(group.exceptions) == 1 and isinstance(first, CryonautError):
+                    raise first from group
+                raise
+
+    async def _begin(self) -> None:
+        started = inp.Started(session_id=new_id(), version=__version__, models=self.door.analyst.describe())
+        await self.core.submit(started)
+        self.door.resume_analysis()
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[dict[str, Job]]:
+        settings = self.settings
+        async with AsyncExitStack() as stack:
+            keyring = Keyring(settings.keys)
+            try:
+                analyst = self._analyst or Analyst(settings.inference)
+            except KeyError as error:
+                raise ConfigError(f"inference: {error.args[0]}") from error
+            stack.callback(analyst.close)
+            journal = self._journal(self.folder)
+            stack.callback(journal.close)
+            store = FrameStore(self.folder)
+            self.core = Core(journal, settings, self._clock)
+            context = zmq.asyncio.Context()
+            stack.callback(context.term)
+            if (guard := keyring.guard(context)) is not None:
+                guard.start()
+                stack.callback(guard.stop)
+            drivers = self._listen(stack, context, keyring, "drivers", zmq.ROUTER)
+            control = self._listen(stack, context, keyring, "control", zmq.ROUTER)
+            events = self._listen(stack, context, keyring, "events", zmq.PUB)
+            self.door = Door(drivers, self.core, store, analyst, settings, keyring)
+            server = ControlServer(control, self.core, keyring, self.folder)
+            jobs: dict[str, Job] = {
+                "core": self.core.run,
+                "drivers": self.door.run,
+                "outbox": self.door.post,
+                "frames": self.door.save_frames,
+                "models": self.door.analyse_frames,
+                "control": server.run,
+                "events": Publisher(events, self.core).run,
+                "heartbeat": self._beat,
+            }
+            if settings.endpoints.health:
+                if not is_loopback(settings.endpoints.health):
+                    raise ConfigError(
+                        f"endpoints.health: {settings.endpoints.health} can be reached from other machines and has no"
+                        " keys: listen on 127.0.0.1 and let a reverse proxy guard it"
+                    )
+                jobs["health"] = partial(self._serve_health, settings.endpoints.health)
+                self.endpoints["health"] = settings.endpoints.health
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with suppress(NotImplementedError, RuntimeError, ValueError):  # not in a thread: tests, the demo
+                    loop.add_signal_handler(number, self.stop)
+                    stack.callback(loop.remove_signal_handler, number)
+            yield jobs
+
+    def _listen(
+        self, stack: AsyncExitStack, context: "zmq.asyncio.Context", keyring: Keyring, name: str, kind: int
+    ) -> "zmq.asyncio.Socket":
+        endpoint: str = getattr(self.settings.endpoints, name)
+        socket = context.socket(kind)
+        stack.callback(socket.close, 0)
+        socket.linger = 0
+        socket.maxmsgsize = (self.settings.limits.frame_mb << 20) + MAX_HEADER_BYTES if name == "drivers" else 1 << 20
+        socket.rcvhwm = self.settings.limits.frames_waiting if name == "drivers" else 1000
+        socket.sndhwm = 10_000
+        socket.heartbeat_ivl = 5_000
+        socket.heartbeat_timeout = 20_000
+        socket.handshake_ivl = 5_000
+        if kind == zmq.ROUTER:
+            socket.router_mandatory = True
+            socket.router_handover = True
+        keyring.protect(socket, endpoint)
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"endpoints.{name}: {endpoint}: {error.strerror}; is another daemon running? `cryonaut doctor` shows it"
+            ) from error
+        self.endpoints[name] = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\x00")
+        return socket
+
+    async def _beat(self) -> None:
+        """Feed the heartbeat from the core: when the core is stuck, drivers hear nothing and make themselves safe."""
+        disk_low = ""
+        while True:
+            await asyncio.sleep(self.settings.link.heartbeat_s)
+            try:
+                await self.core.submit(inp.Tick())
+            except JournalError as error:
+                log.error("tick.not_journalled", error=str(error))
+            await self.door.beat()
+            text = self.disk_trouble()
+            if bool(text) != bool(disk_low):
+                disk_low = text
+                with suppress(JournalError):
+                    await self.core.submit(inp.Held(cause="disk", detail=text))
+
+    def disk_trouble(self) -> str:
+        """Why frames cannot be stored, or an empty text."""
+        free_gb = shutil.disk_usage(self.folder).free / 1e9
+        limit = self.settings.limits.free_disk_gb
+        return f"{free_gb:.1f} GB free, limits.free_disk_gb asks for {limit:g}" if free_gb < limit else ""
+
+    async def _serve_health(self, address: str) -> None:
+        server = health.server(address, self.core, self.disk_trouble)
+        try:
+            await server.serve()
+        except SystemExit as error:  # uvicorn's way to say that the port is taken
+            raise ConfigError(
+                f"endpoints.health: {address} cannot be listened on; is another daemon running?"
+            ) from error

@@ -1,0 +1,202 @@
+"""The models at work: which model answers a frame, in which thread, for how long, and what happens when it cannot."""
+
+import asyncio
+import importlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agent.messages import ErrorKind, Frame, Level
+from agent.session import inputs as inp
+from agent.settings import InferenceSettings
+from models.base import BadImageError
+from models.detections import HoleFinding, QualityFinding, SquareFinding
+
+log = structlog.get_logger("inference")
+
+# The models that a config may name, and for each level the one that needs nothing but numpy and OpenCV.
+REGISTRY: dict[str, str] = {
+    "squares-mixture": "models.squares:MixtureSquareFinder",
+    "holes-template": "models.holes:TemplateHoleFinder",
+    "quality-simple": "models.quality:SimpleQualityScorer",
+}
+FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-template", "high": "quality-simple"}
+PROBE_AFTER = 20  # a model that failed is tried again after so many frames
+MOST_DETECTIONS = 20_000
+Finding = SquareFinding | HoleFinding | QualityFinding
+
+
+class AnyModel(Protocol):
+    """What a finder and a scorer share."""
+
+    @property
+    def name(self) -> str:
+        """Name in configs and records."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights and settings."""
+        ...
+
+
+def build(name: str) -> AnyModel:
+    """The model of that name.
+
+    Raises
+    ------
+    KeyError
+        If there is no such model; the text lists those that there are.
+    """
+    if name not in REGISTRY:
+        raise KeyError(f"no model {name!r}; there are {', '.join(sorted(REGISTRY))}")
+    module, _, attribute = REGISTRY[name].partition(":")
+    model: AnyModel = getattr(importlib.import_module(module), attribute)()
+    return model
+
+
+def ask(model: Any, level: Level, image: NDArray[Any], pixel_size_angstrom: float | None) -> Finding:
+    """The model's answer, checked: finite numbers inside a sane range, not too many of them."""
+    verb = model.judge if level == "high" else model.find
+    finding: Finding = verb(image, pixel_size_angstrom)
+    if isinstance(finding, QualityFinding):
+        scores = [finding.score, *finding.features.values()]
+    else:
+        items = finding.squares if isinstance(finding, SquareFinding) else finding.holes
+        if len(items) > MOST_DETECTIONS:
+            raise ValueError(f"{model.name} gave {len(items)} detections; more than {MOST_DETECTIONS} are nonsense")
+        rows, columns = image.shape
+        margin = max(rows, columns)
+        scores = [value for item in items for value in (item.score, item.x, item.y)]
+        for item in items:
+            if not (-margin <= item.x <= columns + margin and -margin <= item.y <= rows + margin):
+                raise ValueError(f"{model.name} gave a detection at ({item.x}, {item.y}), far outside the image")
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{model.name} gave numbers that are not finite")
+    return finding
+
+
+def unusable(image: NDArray[Any]) -> tuple[ErrorKind, str] | None:
+    """Why no model needs to look at this image: all dark, all saturated, nothing finite."""
+    sample = image[:: max(1, image.shape[0] // 512), :: max(1, image.shape[1] // 512)]
+    if np.issubdtype(sample.dtype, np.floating):
+        finite = np.isfinite(sample)
+        if not finite.any():
+            return ErrorKind.FRAME_DARK, "no finite pixel"
+        sample = sample[finite]
+    low, high = float(sample.min()), float(sample.max())
+    if low == high:
+        top = np.iinfo(sample.dtype).max if np.issubdtype(sample.dtype, np.integer) else np.inf
+        kind = ErrorKind.FRAME_SATURATED if high >= top else ErrorKind.FRAME_DARK
+        return kind, f"every pixel is {high:g}"
+    if np.issubdtype(sample.dtype, np.integer):
+        top = np.iinfo(sample.dtype).max
+        share = float(np.mean(sample >= top))
+        if share > 0.95:
+            return ErrorKind.FRAME_SATURATED, f"{share:.0%} of the pixels are saturated"
+    if high <= 1.0 and np.issubdtype(sample.dtype, np.integer) and float(sample.mean()) < 0.02:
+        return ErrorKind.FRAME_DARK, f"mean of {float(sample.mean()):.4f} counts"
+    return None
+
+
+class Analyst:
+    """Answers frames in worker threads; a model that fails or hangs is replaced by its fallback, and this is said."""
+
+    def __init__(self, settings: InferenceSettings) -> None:
+        self.settings = settings
+        chosen: dict[Level, str] = {"low": settings.squares, "medium": settings.holes, "high": settings.quality}
+        self.models: dict[Level, AnyModel] = {}
+        self.troubles: dict[str, str] = {}
+        self._skipped: dict[str, int] = {}
+        for level, name in chosen.items():
+            try:
+                self.models[level] = build(name)
+            except Exception as error:
+                if name == FALLBACK[level] or isinstance(error, KeyError):
+                    raise
+                self._trouble(name, error)
+                self.models[level] = build(FALLBACK[level])
+        self.fallbacks = {
+            level: self.models[level] if self.models[level].name == name else build(name)
+            for level, name in FALLBACK.items()
+        }
+        self._threads = self._new_threads()
+
+    def _new_threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.settings.threads, thread_name_prefix="model")
+
+    def describe(self) -> dict[str, str]:
+        """Model and fingerprint of each level, for the record."""
+        return {level: f"{model.name} {model.fingerprint}" for level, model in self.models.items()}
+
+    async def analyse(self, frame: Frame, image: NDArray[Any]) -> inp.Analysed | inp.AnalysisFailed:
+        """The answer to a frame, or why there is none; never raises but for a cancel."""
+        if bad := unusable(image):
+            return inp.AnalysisFailed(frame_id=frame.frame_id, error=bad[0], why=f"frame {frame.frame_id}: {bad[1]}")
+        last: Exception = RuntimeError("no model was asked")
+        for model in self._line_up(frame.level):
+            begun = time.monotonic()
+            try:
+                finding = await self._in_thread(model, frame, image)
+            except BadImageError as error:
+                why = f"frame {frame.frame_id}: {error}"
+                return inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.FRAME_WRONG, why=why)
+            except Exception as error:
+                last = error
+                self._trouble(model.name, error)
+                continue
+            if model is self.models[frame.level]:
+                self._well(model.name)
+            return inp.Analysed(
+                frame=frame,
+                finding=finding,
+                model=model.name,
+                fingerprint=model.fingerprint,
+                elapsed_s=round(time.monotonic() - begun, 4),
+                degraded="; ".join(f"{name}: {why}" for name, why in sorted(self.troubles.items())),
+            )
+        why = f"frame {frame.frame_id}: no model could work with it, the last said: {_text(last)}"
+        return inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why=why)
+
+    async def _in_thread(self, model: AnyModel, frame: Frame, image: NDArray[Any]) -> Finding:
+        loop = asyncio.get_running_loop()
+        job = loop.run_in_executor(self._threads, ask, model, frame.level, image, frame.pixel_size_angstrom)
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                return await job
+        except TimeoutError as error:
+            # a thread cannot be killed: leave it behind with its pool and go on with fresh ones
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = self._new_threads()
+            raise TimeoutError(f"no answer within {self.settings.timeout_s:g} s") from error
+
+    def _line_up(self, level: Level) -> list[AnyModel]:
+        model, fallback = self.models[level], self.fallbacks[level]
+        if model is fallback:
+            return [model]
+        if model.name in self.troubles:
+            self._skipped[model.name] = self._skipped.get(model.name, 0) + 1
+            if self._skipped[model.name] % PROBE_AFTER:
+                return [fallback]
+        return [model, fallback]
+
+    def _trouble(self, name: str, error: Exception) -> None:
+        if name not in self.troubles:
+            log.warning("model.failed", model=name, error=_text(error))
+        self.troubles[name] = _text(error)
+
+    def _well(self, name: str) -> None:
+        if self.troubles.pop(name, None):
+            log.info("model.well_again", model=name)
+
+    def close(self) -> None:
+        """Give the threads back; one that hangs is left to die with the process."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

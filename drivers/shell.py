@@ -1,0 +1,442 @@
+"""The one shell round every adapter: link to the daemon, its own interlock, its ledger, its dead-man's switch.
+
+A command is done once, however often it is asked for. Silence of the daemon for ``safe_after_s`` leads to the safe
+state. A frame or result is kept until the daemon has it on disk.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import structlog
+import zmq
+import zmq.asyncio
+from msgspec.structs import replace
+
+from agent import interlock, wire
+from agent.errors import BadMessageError, EnvelopeError, LinkError
+from agent.ids import new_id
+from agent.keys import arm_client
+from agent.messages import (
+    PROTOCOL,
+    Accepted,
+    Cancel,
+    Command,
+    CommandResult,
+    ErrorKind,
+    Expose,
+    Frame,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Message,
+    Refused,
+    Release,
+    Safe,
+    ScopeState,
+    Taken,
+    Targets,
+    Welcome,
+)
+from agent.settings import EnvelopeSettings
+from drivers.base import CancelledWork, Desk, Image, Microscope, Shot, WorkError
+from drivers.ledger import Ledger
+
+log = structlog.get_logger("driver")
+RESEND_S = 1.0
+HELLO_EVERY_S = 1.0
+
+
+class Shell:
+    """Runs one `Microscope` against one daemon.
+
+    Parameters
+    ----------
+    microscope
+        The hooks.
+    endpoint
+        ``endpoints.drivers`` of the daemon.
+    ledger
+        File in which the driver notes what it did.
+    envelope
+        This side's own interlocks, from its own file.
+    key, server_key
+        CURVE key files where the daemon asks for them.
+    """
+
+    def __init__(
+        self,
+        microscope: Microscope,
+        endpoint: str,
+        *,
+        ledger: Path,
+        envelope: EnvelopeSettings,
+        key: Path | None = None,
+        server_key: Path | None = None,
+    ) -> None:
+        self.microscope = microscope
+        self.endpoint = endpoint
+        self.ledger = Ledger(ledger)
+        self.envelope = envelope
+        self._key, self._server_key = key, server_key
+        self.welcome: Welcome | None = None
+        self.in_safe_state = False
+        self.progress = 0
+        self.refused = ""
+        self._heard = time.monotonic()
+        self._held = False  # the daemon ordered the safe state: nothing before Release or Welcome
+        self._running: Command | None = None
+        self._cancel = threading.Event()
+        self._commands: asyncio.Queue[Command] = asyncio.Queue()
+        self._dropped: set[str] = set()
+        self._waiting: dict[str, tuple[Frame, Image, asyncio.Future[Refused | None]]] = {}
+        self._outbox: asyncio.Queue[list[Any]] = asyncio.Queue()
+        self._hands = ThreadPoolExecutor(max_workers=1, thread_name_prefix="microscope")
+        self._safety = ThreadPoolExecutor(max_workers=1, thread_name_prefix="safety")
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+
+    # ------------------------------------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Serve until `stop`; on every way out the microscope reaches its safe state."""
+        self._loop = asyncio.get_running_loop()
+        context = zmq.asyncio.Context()
+        socket = context.socket(zmq.DEALER)
+        socket.linger = 0
+        socket.reconnect_ivl = 100
+        socket.reconnect_ivl_max = 2_000
+        socket.sndhwm = 100
+        arm_client(socket, self._key, self._server_key)
+        socket.connect(self.endpoint)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                jobs = [self._receive(socket), self._post(socket), self._beat(), self._work()]
+                running = [tasks.create_task(job) for job in jobs]
+                await self._stop.wait()
+                self._cancel.set()
+                with contextlib.suppress(zmq.ZMQError):
+                    await socket.send_multipart([wire.encode(Goodbye(why="the driver was stopped"))])
+                    await asyncio.sleep(0.05)
+                for task in running:
+                    task.cancel()
+        finally:
+            self._cancel.set()
+            await self._make_safe("the driver ends")
+            self._hands.shutdown()
+            self._safety.shutdown()
+            self.ledger.close()
+            socket.close(0)
+            context.term()
+
+    def stop(self) -> None:
+        """End in good order; callable from any thread."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    def taken_over(self, why: str) -> None:
+        """A person works at the microscope's console: drop what runs, tell the daemon; callable from any thread."""
+        self._cancel.set()
+        self._loop.call_soon_threadsafe(self._send, Taken(why=why))
+
+    def advise(self, shot: Shot, *, grid_id: str = "", area_id: str = "") -> Frame:
+        """Send an image that the microscope software took by itself; blocks until it is safe (worker threads only)."""
+        return self._hand_in(shot, area_id, grid_id=grid_id, frame_id=new_id(), command_id="")
+
+    # ------------------------------------------------------------------------------------------ the link
+
+    async def _receive(self, socket: "zmq.asyncio.Socket") -> None:
+        while True:
+            parts = await socket.recv_multipart()
+            try:
+                message = wire.decode(parts[-1], wire.TO_DRIVER)
+            except BadMessageError as error:
+                log.warning("message.refused", why=str(error))
+                continue
+            self._heard = time.monotonic()
+            await self._take(message)
+
+    async def _take(self, message: Any) -> None:
+        match message:
+            case Welcome():
+                await self._welcomed(message)
+            case Accepted(about=about):
+                if about in self._waiting:
+                    self._settle(about, None)
+                elif self.welcome is not None:
+                    await self._disk(self.ledger.take, self.welcome.session_id, about)
+            case Refused():
+                self._was_refused(message)
+            case Command():
+                await self._ordered(message)
+            case Cancel(command_id=command_id):
+                self._dropped.add(command_id)
+                if self._running is not None and self._running.command_id == command_id:
+                    self._cancel.set()
+            case Safe(why=why):
+                self._held = True
+                self._cancel.set()
+                await self._make_safe(why)
+            case Release():
+                self._held = False
+                self.in_safe_state = False
+            case Targets():
+                await asyncio.to_thread(self.microscope.answered, message)
+            case _:
+                pass  # a heartbeat: hearing it is all
+
+    async def _welcomed(self, welcome: Welcome) -> None:
+        if self.welcome is not None and welcome.epoch < self.welcome.epoch:
+            log.warning("welcome.old_epoch", epoch=welcome.epoch, known=self.welcome.epoch)
+            return
+        self.welcome = welcome
+        self.refused = ""
+        self._held = False
+        self.in_safe_state = False
+        for command_id in welcome.finished:
+            await self._disk(self.ledger.take, welcome.session_id, command_id)
+        for frame, image, _ in list(self._waiting.values()):
+            self._send_frame(frame, image)
+        log.info("daemon.joined", session=welcome.session_id, epoch=welcome.epoch)
+
+    def _was_refused(self, message: Refused) -> None:
+        if message.about == "hello":
+            self._say_hello()
+        elif message.about in self._waiting:
+            if message.retry:
+                frame, image, _ = self._waiting[message.about]
+                self._loop.call_later(RESEND_S, self._again, frame, image)
+            else:
+                self._settle(message.about, message)
+        else:
+            if message.reason != self.refused:
+                log.error("daemon.refused", why=message.reason)
+            self.refused = message.reason
+
+    def _again(self, frame: Frame, image: Image) -> None:
+        if frame.frame_id in self._waiting:
+            self._send_frame(frame, image)
+
+    def _settle(self, frame_id: str, refusal: Refused | None) -> None:
+        _, _, future = self._waiting.pop(frame_id)
+        if not future.done():
+            future.set_result(refusal)
+
+    def _send(self, message: Message) -> None:
+        self._outbox.put_nowait([wire.encode(message)])
+
+    def _send_frame(self, frame: Frame, image: Image) -> None:
+        self._outbox.put_nowait(wire.frame_parts(frame, image))
+
+    async def _post(self, socket: "zmq.asyncio.Socket") -> None:
+        while True:
+            parts = await self._outbox.get()
+            await socket.send_multipart(parts, copy=False)
+
+    def _say_hello(self) -> None:
+        known = self.welcome
+        results = self.ledger.untaken(known.session_id if known else None)
+        running = self._running.command_id if self._running else ""
+        self._send(
+            Hello(
+                protocol=PROTOCOL,
+                driver=self.microscope.name,
+                software=self.microscope.software,
+                can_pilot=self.microscope.can_pilot,
+                session_id=known.session_id if known else "",
+                epoch=known.epoch if known else 0,
+                running=running,
+                results=tuple(r for r in results if r.command_id != running),
+                state=self._state(),
+            )
+        )
+
+    def _state(self) -> ScopeState:
+        return replace(self.microscope.state(), in_safe_state=self.in_safe_state, busy=self._running is not None)
+
+    async def _beat(self) -> None:
+        """Hello until welcomed; then heartbeats, and the dead-man's switch."""
+        while True:
+            now = time.monotonic()
+            if self.welcome is None:
+                self._say_hello()
+                await asyncio.sleep(HELLO_EVERY_S)
+                continue
+            if now - self._heard > self.welcome.safe_after_s and not self.in_safe_state:
+                why = f"the daemon was silent for {now - self._heard:.0f} s"
+                log.error("daemon.silent", why=why)
+                self._held = True
+                self._cancel.set()
+                await self._make_safe(why)
+            working = self._running.command_id if self._running else ""
+            epoch = self.welcome.epoch
+            self._send(Heartbeat(progress=self.progress, working_on=working, state=self._state(), epoch=epoch))
+            await asyncio.sleep(self.welcome.heartbeat_s)
+
+    async def _make_safe(self, why: str) -> None:
+        self.in_safe_state = True
+        log.warning("safe_state", why=why)
+        await self._loop.run_in_executor(self._safety, self.microscope.make_safe, why)
+
+    async def _disk(self, what: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.to_thread(what, *args)
+
+    # ------------------------------------------------------------------------------------------ the work
+
+    async def _ordered(self, command: Command) -> None:
+        if self.welcome is None or command.epoch < self.welcome.epoch:
+            log.warning("command.old_epoch", command=command.command_id, epoch=command.epoch)
+            return
+        if self._running is not None and self._running.command_id == command.command_id:
+            return
+        done = await self._disk(self.ledger.result, command)
+        if done is not None:
+            self._send(done)
+        elif await self._disk(self.ledger.known, command):
+            await self._ended(self._as_result(command, "unknown", message="begun before, its end is not known"))
+        else:
+            self._commands.put_nowait(command)
+
+    async def _work(self) -> None:
+        while True:
+            command = await self._commands.get()
+            if await self._disk(self.ledger.known, command):
+                continue  # asked for twice while it waited
+            if self._held or command.command_id in self._dropped:
+                why = "the driver is in its safe state" if self._held else "cancelled before it began"
+                await self._ended(self._as_result(command, "cancelled", message=why, dose=0.0))
+                continue
+            try:
+                dose = 0.0
+                if isinstance(command.work, Expose):
+                    dose = await self._disk(self.ledger.dose, command.session_id, command.work.area_id)
+                interlock.check(command, self.envelope, dose_so_far_e_per_a2=dose)
+            except EnvelopeError as error:
+                log.error("command.refused", why=str(error))
+                refused = self._as_result(
+                    command,
+                    "refused",
+                    error=ErrorKind.OUTSIDE_ENVELOPE,
+                    message=f"driver's own limits: {error}",
+                    dose=0.0,
+                )
+                await self._ended(refused)
+                continue
+            await self._disk(self.ledger.begin, command)
+            self._running = command
+            self._cancel.clear()
+            if self._held:
+                self._cancel.set()
+            result = await self._carry_out(command)
+            self._running = None
+            await self._ended(result)
+
+    async def _carry_out(self, command: Command) -> CommandResult:
+        begun = time.monotonic()
+        desk = Desk(self._sender(command), self._cancel)
+        exposing = isinstance(command.work, Expose)
+        try:
+            async with asyncio.timeout(command.timeout_s):
+                dose = await self._loop.run_in_executor(self._hands, self.microscope.carry_out, command.work, desk)
+        except TimeoutError:
+            self._cancel.set()
+            text = f"not finished within {command.timeout_s:g} s"
+            status = "unknown" if exposing else "failed"
+            return self._as_result(command, status, error=ErrorKind.COMMAND_TIMEOUT, message=text, begun=begun)
+        except CancelledWork:
+            return self._as_result(command, "cancelled", message="cancelled while under way", dose=0.0, begun=begun)
+        except WorkError as error:
+            return self._as_result(
+                command, "failed", error=error.kind, message=str(error), dose=error.dose_e_per_a2, begun=begun
+            )
+        except Exception as error:
+            log.exception("microscope.defect", command=command.command_id)
+            text = f"{type(error).__name__}: {error}"
+            return self._as_result(command, "failed", error=ErrorKind.SCRIPT, message=text, begun=begun)
+        return self._as_result(command, "done", dose=dose, begun=begun)
+
+    def _as_result(
+        self,
+        command: Command,
+        status: Any,
+        *,
+        error: ErrorKind | None = None,
+        message: str = "",
+        dose: float | None = None,
+        begun: float | None = None,
+    ) -> CommandResult:
+        state = self.microscope.state()
+        return CommandResult(
+            command_id=command.command_id,
+            session_id=command.session_id,
+            status=status,
+            error=error,
+            message=message[:2000],
+            stage=state.stage,
+            dose_e_per_a2=dose,
+            elapsed_s=round(time.monotonic() - begun, 3) if begun is not None else 0.0,
+        )
+
+    async def _ended(self, result: CommandResult) -> None:
+        await self._disk(self.ledger.end, result)
+        self.progress += 1
+        self._send(result)
+
+    # ------------------------------------------------------------------------------------------ frames
+
+    def _sender(self, command: Command) -> Callable[[Shot, str], Frame]:
+        count = 0
+        work: Any = command.work
+
+        def send(shot: Shot, area_id: str) -> Frame:
+            nonlocal count
+            count += 1
+            return self._hand_in(
+                shot,
+                area_id or getattr(work, "area_id", ""),
+                grid_id=getattr(work, "grid_id", "") or self.microscope.state().grid_id,
+                frame_id=f"{command.command_id}-F{count:03d}",
+                command_id=command.command_id,
+            )
+
+        return send
+
+    def _hand_in(self, shot: Shot, area_id: str, *, grid_id: str, frame_id: str, command_id: str) -> Frame:
+        """Called from worker threads: send, wait, send again until the daemon has it or refuses it for good."""
+        if self.welcome is None:
+            raise LinkError("no daemon has welcomed this driver yet")
+        image, dtype = wire.plain_pixels(shot.image)
+        frame = Frame(
+            frame_id=frame_id,
+            session_id=self.welcome.session_id,
+            level=shot.level,
+            pixel_size_angstrom=shot.pixel_size_angstrom,
+            shape=(int(image.shape[0]), int(image.shape[1])),
+            dtype=dtype,  # type: ignore[arg-type]
+            digest=wire.digest(image),
+            stage=shot.stage,
+            image_shift_um=shot.image_shift_um,
+            image_to_stage=shot.image_to_stage,
+            defocus_um=shot.defocus_um,
+            dose_e_per_a2=shot.dose_e_per_a2,
+            exposure_s=shot.exposure_s,
+            grid_id=grid_id,
+            area_id=area_id,
+            command_id=command_id,
+            taken_utc=time.time(),
+        )
+        future = asyncio.run_coroutine_threadsafe(self._until_taken(frame, image), self._loop)
+        refusal = future.result()
+        if refusal is not None:
+            raise WorkError(ErrorKind.FRAME_WRONG, f"the daemon refused {frame_id}: {refusal.reason}")
+        return frame
+
+    async def _until_taken(self, frame: Frame, image: Image) -> Refused | None:
+        future: asyncio.Future[Refused | None] = self._loop.create_future()
+        self._waiting[frame.frame_id] = (frame, image, future)
+        self._send_frame(frame, image)
+        return await future

@@ -27,7 +27,7 @@ def on_grid_nm(settings: SpecimenSettings, x_um: float, y_um: float) -> float:
     wave += 0.35 * noise.value(settings.seed + 1, 3.0, x_um, y_um, 1.1 * radius)
     level = slope * along + 0.75 * wave
     flooded = max(0.0, level - 0.8) if settings.ice != "good" else 0.0
-    return _MEDIAN_NM[settings.ice] * math.exp(min(_SPREAD[settings.ice] * level + 2.8 * flooded, 4.6))
+    return _MEDIAN_NM[settings.ice] * math.exp(min(_SPREAD[settings.ice] * level + 1.8 * flooded, 4.4))
 
 
 def state_of(ice_nm: float) -> SquareState:

@@ -24,7 +24,8 @@ def centres(settings: SpecimenSettings) -> NDArray[np.float64]:
     apothem = (pitch - settings.bar_um) / 2
     inside = np.hypot(points[:, 0], points[:, 1]) < max(settings.grid_radius_um - 0.5 * apothem, 0.72 * pitch)
     kept = np.asarray(points[inside], dtype=np.float64)
-    return kept + np.array([_bent(settings, float(x), float(y)) for x, y in kept]).reshape(-1, 2)
+    bent = [_bent(settings, float(x), float(y)) for x, y in kept]
+    return np.asarray(kept + np.array(bent).reshape(-1, 2), dtype=np.float64)
 
 
 def _bent(settings: SpecimenSettings, x_um: float, y_um: float) -> tuple[float, float]:

@@ -85,7 +85,8 @@ def in_hole(
     reach = radius_um - 0.045  # the edge of a hole is not a perfect circle
     if ice_nm >= 6 and reach > 0:
         if "vesicles" in settings.content:
-            parts.append(_scattered(rng, VESICLE, reach, 200.0 * rng.uniform(0.3, 1.4), 44.0, 4.0))
+            parts.append(_scattered(rng, VESICLE, reach, 120.0 * rng.uniform(0.2, 1.4), 44.0, 4.0))
+            parts.append(_crowded(rng, VESICLE, reach, 44.0, 4.0))
         if "gold" in settings.content:
             parts.append(_clustered_gold(rng, reach))
         if "particles" in settings.content:
@@ -119,6 +120,20 @@ def _scattered(
     x, y = _disc(rng, n, radius_um * 0.99)
     size = np.clip(rng.normal(size_nm, spread_nm, n), 0.6 * size_nm, 1.6 * size_nm)
     return Objects(np.full(n, kind, np.int8), x, y, size, rng.integers(0, 2**31, n))
+
+
+def _crowded(rng: np.random.Generator, kind: int, radius_um: float, size_nm: float, spread_nm: float) -> Objects:
+    """Crowds of a few dozen, as vesicles gather; overlaps are thinned out by the caller."""
+    xs, ys = [np.zeros(0)], [np.zeros(0)]
+    for _ in range(int(rng.poisson(1.2 * math.pi * radius_um**2))):
+        cx, cy = _disc(rng, 1, radius_um * 0.9)
+        arms, n = rng.uniform(0.08, 0.25, 2), int(rng.integers(15, 90))
+        xs.append(cx + rng.normal(0, arms[0], n))
+        ys.append(cy + rng.normal(0, arms[1], n))
+    x, y = np.concatenate(xs), np.concatenate(ys)
+    size = np.clip(rng.normal(size_nm, spread_nm, len(x)), 0.6 * size_nm, 1.6 * size_nm)
+    crowd = Objects(np.full(len(x), kind, np.int8), x, y, size, rng.integers(0, 2**31, len(x)))
+    return crowd.within(np.hypot(x, y) < radius_um)
 
 
 def _clustered_gold(rng: np.random.Generator, radius_um: float) -> Objects:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import replace
 
 import cv2
@@ -49,7 +48,7 @@ class Specimen:
         self._places = np.array([(s.x_um, s.y_um) for s in self._squares]).reshape(-1, 2)
         self._truth: tuple[SquareTruth, ...] | None = None
         self._holes: dict[int, tuple[HoleTruth, ...]] = {}
-        self._objects: OrderedDict[tuple[int, int], Objects] = OrderedDict()
+        self._objects: dict[tuple[int, int], Objects] = {}
         self._species = particles.species_of(settings.seed)
 
     @property
@@ -159,10 +158,7 @@ class Specimen:
                 close = np.hypot(t.x - x, t.y - y) < view.reach_um + t.radius + 0.1
                 parts += [self._in_hole(square, row) for row in np.flatnonzero(close & ~t.broken).tolist()]
         found = joined(parts)
-        a, b, c, d = views.image_to_stage(view)
-        cx, cy = view.centre_px
-        dx, dy, det = found.x_um - view.x_um, found.y_um - view.y_um, a * d - b * c
-        xs, ys = cx + (d * dx - b * dy) / det, cy + (a * dy - c * dx) / det
+        xs, ys = views.stage_to_pixel(view, found.x_um, found.y_um)
         rows, columns = view.shape
         inside = (xs > -0.5 - margin_px) & (xs < columns - 0.5 + margin_px)
         inside &= (ys > -0.5 - margin_px) & (ys < rows - 0.5 + margin_px)
@@ -170,22 +166,17 @@ class Specimen:
 
     def _in_hole(self, square: Square, row: int) -> Objects:
         key = (square.index, row)
-        if key not in self._objects:
+        found = self._objects.get(key)
+        if found is None:
             t = square.table
             x, y = square.to_stage(t.x[row : row + 1], t.y[row : row + 1])
-            self._objects[key] = in_hole(
-                self.settings,
-                square.index,
-                row,
-                float(x[0]),
-                float(y[0]),
-                float(t.radius[row]),
-                float(t.ice_nm[row]),
+            found = in_hole(
+                self.settings, square.index, row, float(x[0]), float(y[0]), float(t.radius[row]), float(t.ice_nm[row])
             )
-            while len(self._objects) > _KEPT_HOLES:
-                self._objects.popitem(last=False)
-        self._objects.move_to_end(key)
-        return self._objects[key]
+            while len(self._objects) >= _KEPT_HOLES:  # the oldest goes; two threads may do so at once
+                self._objects.pop(next(iter(self._objects)), None)
+            self._objects[key] = found
+        return found
 
 
 def _padded(view: View, voltage_kv: float) -> View:

@@ -177,7 +177,9 @@ class Square:
             radius=radius[near],
             ice_nm=thick[near],
             crystalline=crystal[near].astype(np.float64),
-            contamination=np.minimum(cover + contamination.frost_cover(frost[near], clumped[near]), 1.0),
+            contamination=np.minimum(
+                cover + contamination.frost_cover(frost[near], clumped[near]) * (thick[near] > 0), 1.0
+            ),
             frost=frost[near],
             clumped=clumped[near],
             lean_x=lean[0][near],
@@ -196,7 +198,10 @@ class Square:
         lumps = contamination.frost(
             self.settings.seed, self.index, row, place, float(t.radius[row]), float(t.frost[row]), bool(t.clumped[row])
         )
-        return lumps.kept(self._on_film(lumps.x, lumps.y))
+        held = self._on_film(lumps.x, lumps.y)
+        if t.ice_nm[row] == 0:  # nothing spans this hole
+            held &= np.hypot(lumps.x - place[0], lumps.y - place[1]) > t.radius[row]
+        return lumps.kept(held)
 
     def holes(self) -> tuple[HoleTruth, ...]:
         """Truth of each hole that lies wholly inside the opening."""

@@ -18,7 +18,9 @@ _SHARP_RADIUS = 9.0  # the frame is reduced until holes have this radius
 _TRACED = 10.0  # working pixels: smallest radius of which the rim is traced
 _REACH = 0.25  # of the pitch: how far from its site a hole is looked for
 _BEYOND = 0.75  # of the usual correlation: what a hole in the shadow of a bar must reach
-_BAR_SHARE, _BAR_GAP = 0.02, 4.0  # share of the frame and contrast from which a dark part is a grid bar
+_BAR_SHARE = 0.02  # of the frame: smallest dark part that is a grid bar
+_BAR_HOLES = 0.3  # how frequent holes in it may be, relative to the rest
+_AROUND = 0.35  # share of the 24 sites around an inferred hole at which one must be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,21 @@ def response_at(work: Working, radius: float, sign: int) -> tuple[NDArray[np.flo
     return (sign * match(values, seen, radius * k)).astype(np.float32), k
 
 
-def foil(work: Working, pitch: float) -> NDArray[np.bool_]:
-    """Where foil is, shape of the frame: everywhere that is seen unless a grid bar darkens part of it."""
-    values, seen, _ = work.shrunk(min(1.0, 6.0 / pitch))
+def foil(work: Working, pitch: float, holes: Points) -> NDArray[np.bool_]:
+    """Where foil is, shape of the frame: everywhere that is seen unless a grid bar darkens part of it.
+
+    A dark part in which holes are as frequent as elsewhere is no bar.
+
+    Parameters
+    ----------
+    work
+        Frame.
+    pitch
+        Of the lattice, working pixels.
+    holes
+        Centres of holes that are sure, shape (n, 2).
+    """
+    values, seen, k = work.shrunk(min(1.0, 6.0 / pitch))
     weight = cv2.GaussianBlur(seen, (0, 0), 3.0)
     mean = cv2.GaussianBlur(values * seen, (0, 0), 3.0) / np.maximum(weight, 1e-3)
     open_ = np.asarray(weight > 0.3)
@@ -123,11 +137,13 @@ def foil(work: Working, pitch: float) -> NDArray[np.bool_]:
         byte = np.clip((mean - low) / (high - low) * 255.0, 0, 255).astype(np.uint8)
         split, _ = cv2.threshold(byte[seen > 0][None, :], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
         bright = byte > split
-        dark_values, bright_values = byte[~bright & (seen > 0)], byte[bright & (seen > 0)]
-        if len(dark_values) > _BAR_SHARE * counted.size and len(bright_values):
-            spread = 0.5 * float(bright_values.std() + dark_values.std()) + 1e-6
-            if float(bright_values.mean()) - float(dark_values.mean()) > _BAR_GAP * spread:
-                open_ = open_ & bright
+        column, row = np.rint((holes + 0.5) * k - 0.5).astype(int).T
+        on_bright = bright[row.clip(0, bright.shape[0] - 1), column.clip(0, bright.shape[1] - 1)]
+        dark_area, bright_area = float((~bright & (seen > 0)).sum()), float((bright & (seen > 0)).sum())
+        in_dark = float((~on_bright).sum()) / max(dark_area, 1.0)
+        in_bright = float(on_bright.sum()) / max(bright_area, 1.0)
+        if dark_area > _BAR_SHARE * counted.size and in_dark < _BAR_HOLES * in_bright:
+            open_ = open_ & bright
     rows, columns = work.values.shape
     full = cv2.resize(open_.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
     return np.asarray(full > 0)
@@ -149,7 +165,7 @@ def lattice_sites(work: Working, fit: LatticeFit, points: Points, radius: float,
     """
     response, k = response_at(work, radius, sign)
     rows, columns = work.values.shape
-    on_foil = foil(work, fit.pitch)
+    on_foil = foil(work, fit.pitch, points[fit.member])
     reach = max(1.0 / k, _REACH * fit.pitch)
     seen_at, heights = peaks(response, least, max(1.0, 0.5 * radius * k))
     seen_at = (seen_at + 0.5) / k - 0.5
@@ -176,7 +192,23 @@ def lattice_sites(work: Working, fit: LatticeFit, points: Points, radius: float,
             row = int(np.clip(round((at[1] + 0.5) * k - 0.5), 0, response.shape[0] - 1))
             column = int(np.clip(round((at[0] + 0.5) * k - 0.5), 0, response.shape[1] - 1))
             sites.append(Site(float(at[0]), float(at[1]), float(response[row, column]), True, where))
-    return sites + _next_to(beyond, sites)
+    sites += _next_to(beyond, sites)
+    return _supported(sites, {(int(i), int(j)) for i, j in index})
+
+
+def _supported(sites: list[Site], in_frame: set[tuple[int, int]]) -> list[Site]:
+    """Sites without the inferred ones round which too few holes are seen: there the foil ends."""
+    seen = {s.index for s in sites if not s.inferred}
+    around = [(di, dj) for di in range(-2, 3) for dj in range(-2, 3) if (di, dj) != (0, 0)]
+    kept = []
+    for site in sites:
+        if site.inferred and site.index is not None:
+            near = [(site.index[0] + di, site.index[1] + dj) for di, dj in around]
+            possible = [n for n in near if n in in_frame]
+            if sum(n in seen for n in possible) < _AROUND * len(possible):
+                continue
+        kept.append(site)
+    return kept
 
 
 def _next_to(beyond: list[Site], sites: list[Site]) -> list[Site]:

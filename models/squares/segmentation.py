@@ -119,10 +119,10 @@ def open_mesh(work: Working) -> tuple[Mask, float]:
     level, _, _ = poisson_threshold(values)
     mask = (values > level).astype(np.uint8)
     for _ in range(2):
-        n, labels = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
+        n, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
         if n < 2:
             break
-        labels = np.asarray(labels, np.int32)
+        labels = np.asarray(found, np.int32)
         height = np.concatenate([[0.0], _medians(values, labels, n)])
         own = np.maximum(level, _OWN_LEVEL * height).astype(np.float32)
         mask = (mask.astype(bool) & (values > own[labels])).astype(np.uint8)

@@ -11,9 +11,9 @@ from models.detections import HoleDetection, HoleFinding, Lattice
 from models.holes.lattice import LatticeFit, fit_lattice
 from models.holes.prepare import Working, prepare
 from models.holes.rim import settled_rim
-from models.holes.scale import Hypothesis, hypotheses, noise_level
+from models.holes.scale import Hypothesis, hypotheses, noise_level, rim_hypotheses
 from models.holes.scoring import judge
-from models.holes.sites import Site, centred, lattice_sites, refined_radius
+from models.holes.sites import Site, best_radius, centred, lattice_sites, refined_radius
 
 _VERSION = "holes-template-1"
 _LATTICE_POINTS = 500
@@ -22,6 +22,7 @@ _SURE = 24.0  # nats: a lattice that no chance makes
 _WEAK_HALF = 0.8  # of the others' correlation: below it, every other member is a gap between holes
 _FEW_HEIGHT = 0.75  # mean correlation that a lattice of few holes must reach
 _LEAST_EXPLAINED = 0.004
+_LEAST_RIM = 0.15  # correlation from which a rim counts as seen, once there is a lattice
 _LEAST_STEP = 0.25  # of the usual contrast: what a hole must show in the shadow of a bar or off any lattice
 _LONE = 0.75  # correlation that one of the holes without a lattice must reach
 _LONE_CUT = 0.7  # and the others, which the frame may cut
@@ -85,9 +86,21 @@ def _choose(work: Working) -> _Choice | None:
     A lattice of many holes does not come about by chance, however little of the frame they cover, so any that
     is sure beats every hypothesis without one.
     """
+    best = _best(work, hypotheses(work))
+    if best is None or not best.sure:
+        by_rim = _best(work, rim_hypotheses(work))
+        if by_rim is not None and by_rim.sure:
+            return by_rim
+    if best is None or (not best.sure and best.evidence < _LEAST_EXPLAINED):
+        return None
+    return best
+
+
+def _best(work: Working, candidates: list[Hypothesis]) -> _Choice | None:
+    """The candidate with a sure lattice that explains most; where none is sure, the one that explains most."""
     area = float(work.seen.sum())
     best: _Choice | None = None
-    for hypothesis in sorted(hypotheses(work), key=lambda h: -h.explained(area)):
+    for hypothesis in sorted(candidates, key=lambda h: -h.explained(area)):
         if best is not None and best.sure and hypothesis.explained(area) <= best.evidence:
             break  # sorted: no later one can explain more
         fit = _lattice_of(hypothesis)
@@ -99,8 +112,6 @@ def _choose(work: Working) -> _Choice | None:
         choice = _Choice(hypothesis, fit, hypothesis.explained(area, member), sure)
         if best is None or (choice.sure, choice.evidence) > (best.sure, best.evidence):
             best = choice
-    if best is None or (not best.sure and best.evidence < _LEAST_EXPLAINED):
-        return None
     return best
 
 
@@ -184,8 +195,12 @@ def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
 
 def _on_lattice(work: Working, hypothesis: Hypothesis, fit: LatticeFit) -> HoleFinding:
     points = hypothesis.points[: len(fit.member)]
-    radius = refined_radius(work, points[fit.member], hypothesis.radius, hypothesis.sign)
-    sites = lattice_sites(work, fit, points, radius, hypothesis.sign, 0.6 * noise_level(min(radius, 6.0)))
+    if hypothesis.sign == 0:
+        radius, least = best_radius(work, points[fit.member], hypothesis.radius), _LEAST_RIM
+    else:
+        radius = refined_radius(work, points[fit.member], hypothesis.radius, hypothesis.sign)
+        least = 0.6 * noise_level(min(radius, 6.0))
+    sites = lattice_sites(work, fit, points, radius, hypothesis.sign, least)
     sites, radius = centred(work, sites, radius, hypothesis.sign)
     return _finding(work, sites, radius, hypothesis.sign, _record(work, fit), "")
 
@@ -207,7 +222,7 @@ def _finding(
     work: Working, sites: list[Site], radius: float, sign: int, lattice: Lattice | None, note: str
 ) -> HoleFinding:
     holes = []
-    for site, (score, label, features) in zip(sites, judge(work, sites, radius, sign), strict=True):
+    for site, (score, label, features) in zip(sites, judge(work, sites, radius, sign or 1), strict=True):
         if (site.shadow or lattice is None) and features["step"] < _LEAST_STEP:
             continue
         x, y = work.to_image(np.array([[site.x, site.y]]))[0]

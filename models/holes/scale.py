@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.holes.prepare import Working
-from models.holes.template import match, peaks
+from models.holes.template import match, match_rim, peaks
 
 _WORK_RADIUS = 6.0  # the frame is reduced until the template has this radius
 _STEP = 1.2  # ratio of one radius to the next
 _SMALLEST, _LARGEST = 2.2, 0.3  # pixels; share of the shorter side
 _DARK_PENALTY = 0.6  # holes are brighter than the foil, nearly always
 _OUTSIDE = 0.4  # of the radius: how far outside the frame a centre may lie
+_RIM_RADIUS, _SMALLEST_RIM, _LEAST_RIM, _STRONG_RIM = 10.0, 10.0, 0.22, 0.5
 _MOST_POINTS = 1500
 
 
@@ -25,7 +26,7 @@ class Hypothesis:
     radius
         In working pixels.
     sign
-        1: brighter than the foil; -1: darker.
+        1: brighter than the foil; -1: darker; 0: seen by their rims alone.
     points, heights
         Centres (n, 2) as (x, y) in working pixels, and their correlations (n,), highest first.
     """
@@ -45,6 +46,23 @@ class Hypothesis:
 def noise_level(radius: float) -> float:
     """Correlation that white noise hardly ever reaches with a hole of ``radius`` pixels."""
     return float(max(0.42, 3.2 / np.sqrt(0.92 * np.pi * (1.45 * radius) ** 2)))
+
+
+def rim_hypotheses(work: Working) -> list[Hypothesis]:
+    """One hypothesis for each radius at which steps in the frame form circles, whatever their contrast."""
+    found: list[Hypothesis] = []
+    radius = _SMALLEST_RIM
+    while radius <= _LARGEST * min(work.values.shape):
+        values, seen, k = work.shrunk(_RIM_RADIUS / radius)
+        pad = round(_OUTSIDE * radius * k)
+        values, seen = np.pad(values, pad, mode="edge"), np.pad(seen, pad)
+        points, heights = peaks(match_rim(values, seen, radius * k), _LEAST_RIM, radius * k)
+        if len(points):
+            strong = heights > _STRONG_RIM * heights[:5].mean()  # ice alone makes many weak circles
+            points = (points[strong][:_MOST_POINTS] - pad + 0.5) / k - 0.5
+            found.append(Hypothesis(radius, 0, points, heights[strong][:_MOST_POINTS]))
+        radius *= _STEP
+    return found
 
 
 def hypotheses(work: Working) -> list[Hypothesis]:

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from models.holes.lattice import Anchors, LatticeFit
 from models.holes.prepare import Working
 from models.holes.rim import trace_rim
-from models.holes.template import match, peaks
+from models.holes.template import match, match_rim, peaks
 
 Points = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ def centred(work: Working, sites: list[Site], radius: float, sign: int) -> tuple
 
     Holes of a few pixels have no rim to trace and stay where the template puts them.
     """
-    if radius < _TRACED:
+    if radius < _TRACED or sign == 0:
         return sites, radius
     moved: list[Site] = []
     radii: list[float] = []
@@ -110,7 +110,21 @@ def centred(work: Working, sites: list[Site], radius: float, sign: int) -> tuple
 def response_at(work: Working, radius: float, sign: int) -> tuple[NDArray[np.float32], float]:
     """Correlation with holes of ``radius``, and its scale in its own pixels per working pixel."""
     values, seen, k = work.shrunk(min(1.0, _SHARP_RADIUS / radius))
+    if sign == 0:
+        return match_rim(values, seen, radius * k), k
     return (sign * match(values, seen, radius * k)).astype(np.float32), k
+
+
+def best_radius(work: Working, points: Points, radius: float) -> float:
+    """Radius at which rims at ``points`` (n, 2) answer best, within a fifth of ``radius``; working pixels."""
+    heights = []
+    radii = radius * np.linspace(0.82, 1.2, 9)
+    for r in radii:
+        response, k = response_at(work, float(r), 0)
+        at = np.rint((points + 0.5) * k - 0.5).astype(int)
+        inside = ((at >= 0) & (at < np.array(response.shape[::-1]))).all(axis=1)
+        heights.append(float(response[at[inside, 1], at[inside, 0]].mean()) if inside.any() else 0.0)
+    return float(radii[int(np.argmax(heights))])
 
 
 def foil(work: Working, pitch: float, holes: Points) -> NDArray[np.bool_]:

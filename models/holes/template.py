@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Plane = NDArray[np.float32]
 
 _DISC, _RING_IN, _RING_OUT = 0.92, 1.08, 1.45  # in radii
+_RIM_WIDTH, _RIM_GAP = 0.14, 0.24
 _LEAST_SEEN = 0.35  # share of disc and of ring that must be seen
 
 
@@ -26,8 +27,38 @@ def kernels(radius: float) -> tuple[Plane, Plane]:
     return disc.astype(np.float32), ring.astype(np.float32)
 
 
+def rim_kernels(radius: float) -> tuple[Plane, Plane]:
+    """Rim of a hole of ``radius`` pixels, and the disc and ring on its two sides, shape (2 k + 1, 2 k + 1)."""
+    half = int(np.ceil(radius * _RING_OUT + 0.5))
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
+    r = np.hypot(x, y)
+    rim = np.clip(radius * _RIM_WIDTH - np.abs(r - radius) + 0.5, 0.0, 1.0)
+    beside = np.clip(radius * _RING_OUT - r + 0.5, 0.0, 1.0) * np.clip(
+        np.abs(r - radius) - radius * _RIM_GAP + 0.5, 0.0, 1.0
+    )
+    return rim.astype(np.float32), beside.astype(np.float32)
+
+
 def match(values: Plane, seen: Plane, radius: float) -> Plane:
-    """Correlation with holes of ``radius`` pixels: -1 dark on bright, 1 bright on dark, 0 where too little is seen.
+    """Correlation with holes of ``radius`` pixels: 1 bright on dark, -1 dark on bright (see ``correlate``)."""
+    return correlate(values, seen, *kernels(radius))
+
+
+def match_rim(values: Plane, seen: Plane, radius: float) -> Plane:
+    """Correlation of the steps in the frame with rims of ``radius`` pixels, whatever the contrast inside.
+
+    Thick ice hides a hole but for arcs of its rim, bright here and dark there; the size of the local step, without
+    its sign and compressed so that no single edge outweighs the others, still forms a circle.
+    """
+    soft = cv2.GaussianBlur(values, (0, 0), max(0.8, 0.09 * radius))
+    step = np.hypot(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1))
+    usual = cv2.GaussianBlur(step, (0, 0), 1.5 * radius) + 1e-6
+    blind = cv2.dilate((seen <= 0).astype(np.uint8), np.ones((5, 5), np.uint8))
+    return correlate(step / (step + usual), np.where(blind > 0, 0.0, seen).astype(np.float32), *rim_kernels(radius))
+
+
+def correlate(values: Plane, seen: Plane, disc: Plane, ring: Plane) -> Plane:
+    """Correlation with a template of ones on ``disc`` and zeros on ``ring``, from -1 to 1; 0 where little is seen.
 
     Parameters
     ----------
@@ -35,10 +66,9 @@ def match(values: Plane, seen: Plane, radius: float) -> Plane:
         Frame, shape (rows, columns); any offset and gain.
     seen
         1 where a pixel counts, 0 where it is blind; same shape.
-    radius
-        In pixels.
+    disc, ring
+        Weights of the two parts, odd square shapes.
     """
-    disc, ring = kernels(radius)
     centre = float(values.mean())
     masked = (values - centre) * seen
 

@@ -1,1 +1,46 @@
-"""The command line: the one place that may import everything, lazily."""
+"""The command line: the one place that may import everything.
+
+Commands import what they need inside their functions, so that ``--help`` and small commands are quick.
+"""
+
+import sys
+
+from cyclopts import App
+
+from agent import __version__
+from agent.cli.control import app as control
+from agent.cli.demo import demo
+from agent.cli.doctor import doctor
+from agent.cli.find import app as find
+from agent.cli.keys import app as keys
+from agent.cli.report import report
+from agent.cli.run import run
+from agent.cli.simulate import app as simulate
+from agent.errors import CryonautError
+
+HELP = """Cryonaut runs electron microscopes through the night.
+
+Start with `cryonaut demo`: a whole simulated session of one grid, then a report to open.
+"""
+
+app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown")
+
+for command in (demo, run, report, doctor):
+    app.command(command)
+for group in (control, find, keys, simulate):
+    app.command(group)
+
+
+def main() -> None:
+    """Run the command line; what a person can mend is one line on stderr and exit status 1."""
+    try:
+        app()
+    except CryonautError as error:
+        for line in str(error).splitlines():
+            print(f"cryonaut: {line}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `cryonaut ... | head`
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,5 @@
+"""``python -m agent.cli`` is ``cryonaut``."""
+
+from agent.cli import main
+
+main()

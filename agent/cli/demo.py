@@ -1,0 +1,82 @@
+"""``cryonaut demo``: a whole simulated session, watched live, with a report at the end."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+
+def demo(
+    *,
+    seed: int = 7,
+    speed: float = 150.0,
+    squares: int | None = None,
+    holes: int | None = None,
+    foil: Literal["carbon", "gold"] = "gold",
+    folder: Path = Path("sessions"),
+    name: str = "",
+) -> None:
+    """Run a complete simulated session of one grid: atlas, squares, holes, micrographs, report.
+
+    A virtual microscope and the daemon start as programs of their own and speak over real sockets; nothing else is
+    needed. While it runs, try `cryonaut control ...` in another terminal; the endpoint is shown.
+
+    Such as:
+
+    - `cryonaut demo`
+    - `cryonaut demo --seed 3 --foil carbon --squares 3 --holes 12`
+
+    Parameters
+    ----------
+    seed
+        Another number is another grid.
+    speed
+        How much faster than a real microscope.
+    squares
+        Squares to visit (default: as in config/demo.yaml).
+    holes
+        Holes to expose in each square (default: as in config/demo.yaml).
+    foil
+        Gold foil with bright holes, or carbon, where holes are faint.
+    folder
+        Where session folders are made.
+    name
+        Name of the session; by default demo and the time.
+    """
+    from rich.console import Console
+
+    from agent.cli.demo_session import free_ports, program, watch
+    from agent.cli.settings import load_settings
+    from agent.report import render
+    from agent.settings import preset_folder
+
+    name = name or datetime.now().strftime("demo-%Y%m%d-%H%M%S")
+    ports = free_ports(3)
+    changes = [
+        f"session.name={name}",
+        f"session.folder={folder}",
+        *(
+            f"endpoints.{end}=tcp://127.0.0.1:{port}"
+            for end, port in zip(("drivers", "control", "events"), ports, strict=True)
+        ),
+        "endpoints.health=''",
+    ]
+    changes += [f"squares.per_grid={squares}"] if squares is not None else []
+    changes += [f"holes.per_square={holes}"] if holes is not None else []
+    config = preset_folder() / "demo.yaml"
+    settings = load_settings(config, changes)
+    session = folder / name
+    session.mkdir(parents=True, exist_ok=True)
+    run = ["run", "--config", str(config), *(part for change in changes for part in ("--set", change))]
+    scope = [
+        "simulate", "microscope", "--endpoint", settings.endpoints.drivers, "--seed", str(seed), "--speed", str(speed),
+        "--foil", foil, "--ledger", str(session / "driver.sqlite"),
+    ]  # fmt: skip
+    console = Console()
+    with program(run, session / "daemon.log") as daemon, program(scope, session / "microscope.log") as microscope:
+        ended = watch(console, settings, [daemon, microscope], session)
+    report = render(session)
+    console.print(f"\nsession: {session.resolve()}", soft_wrap=True, highlight=False)
+    console.print(f"report:  {report.resolve().as_uri()}", soft_wrap=True, highlight=False)
+    if not ended:
+        sys.exit(1)

@@ -1,0 +1,39 @@
+"""``cryonaut run``: the daemon."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def run(
+    *,
+    config: Annotated[Path | None, Parameter(alias="-c")] = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    log: Literal["auto", "json", "text"] = "auto",
+) -> None:
+    """Run the daemon on one session; started again, the session goes on where it was.
+
+    Such as:
+
+    - `cryonaut run --config config/krios.yaml`
+    - `cryonaut run -c demo --set session.name=tonight --set squares.per_grid=5`
+
+    Parameters
+    ----------
+    config
+        YAML file, or the name of a preset in `config/`.
+    set_
+        Change one setting for this run: `section.key=value`; may be given again.
+    log
+        Form of the log on stderr; auto is text on a terminal and JSON elsewhere.
+    """
+    import asyncio
+
+    from agent import logs
+    from agent.cli.settings import load_settings
+    from agent.daemon import Daemon
+
+    settings = load_settings(config, set_)
+    logs.configure(json=None if log == "auto" else log == "json")
+    asyncio.run(Daemon(settings).run())

@@ -125,9 +125,9 @@ def measure(level: str, path: Path, truth: dict[str, Any] | None, out: Path | No
 def table(level: str, results: list[Result]) -> Table:
     """Rich table of the results of one level, macro average last."""
     view = Table(title=level)
-    view.add_column("image", width=34, no_wrap=True)
-    for name in ("found", "hits", "false", "miss", "P", "R", "F1", "error px", "error/pitch", "s"):
-        view.add_column(name, justify="right", no_wrap=True)
+    view.add_column("image", width=30, no_wrap=True)
+    for name in ("found", "hits", "false", "miss", "P", "R", "F1", "err px", "err/pitch", "s"):
+        view.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     for r in results:
         t = r.score
         if t is None:

@@ -19,11 +19,16 @@ _VERSION = "holes-template-1"
 _LATTICE_POINTS = 500
 _CHANCE_RESIDUAL = 0.1  # of the pitch: what points thrown at random come to
 _SURE = 24.0  # nats: a lattice that no chance makes
+_LOOSE = 0.045  # of the pitch: residual from which discs are doubted and rims are tried as well
 _WEAK_HALF = 0.8  # of the others' correlation: below it, every other member is a gap between holes
 _FEW_HEIGHT = 0.75  # mean correlation that a lattice of few holes must reach
 _LEAST_EXPLAINED = 0.004
 _LEAST_RIM = 0.15  # correlation from which a rim counts as seen, once there is a lattice
-_LEAST_STEP = 0.25  # of the usual contrast: what a hole must show in the shadow of a bar or off any lattice
+_LEAST_STEP, _LEAST_SHADOW, _LEAST_SEEN = (
+    0.25,
+    0.1,
+    0.03,
+)  # of the usual contrast: what a hole must show off any lattice, in shadow, on foil
 _LONE = 0.75  # correlation that one of the holes without a lattice must reach
 _LONE_CUT = 0.7  # and the others, which the frame may cut
 _WHOLE = 0.8  # share of a rim from which a hole counts as whole
@@ -87,10 +92,12 @@ def _choose(work: Working) -> _Choice | None:
     is sure beats every hypothesis without one.
     """
     best = _best(work, hypotheses(work))
-    if best is None or not best.sure:
+    if best is None or best.fit is None or not best.sure or best.fit.residual > _LOOSE * best.fit.pitch:
         by_rim = _best(work, rim_hypotheses(work))
-        if by_rim is not None and by_rim.sure:
-            return by_rim
+        if by_rim is not None and by_rim.fit is not None and by_rim.sure:
+            disc = significance(best.fit) if best is not None and best.fit is not None else 0.0
+            if significance(by_rim.fit) > disc:
+                return by_rim
     if best is None or (not best.sure and best.evidence < _LEAST_EXPLAINED):
         return None
     return best
@@ -223,7 +230,8 @@ def _finding(
 ) -> HoleFinding:
     holes = []
     for site, (score, label, features) in zip(sites, judge(work, sites, radius, sign or 1), strict=True):
-        if (site.shadow or lattice is None) and features["step"] < _LEAST_STEP:
+        least = _LEAST_STEP if lattice is None else _LEAST_SHADOW if site.shadow else _LEAST_SEEN
+        if sign and not site.inferred and features["step"] < least:
             continue
         x, y = work.to_image(np.array([[site.x, site.y]]))[0]
         holes.append(

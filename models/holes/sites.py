@@ -150,7 +150,9 @@ def foil(work: Working, pitch: float, holes: Points) -> NDArray[np.bool_]:
     if high > low:
         byte = np.clip((mean - low) / (high - low) * 255.0, 0, 255).astype(np.uint8)
         split, _ = cv2.threshold(byte[seen > 0][None, :], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-        bright = byte > split
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))  # 1.5 pitches: a hidden hole is no bar
+        dark = np.pad(((byte <= split) & (seen > 0)).astype(np.uint8), 8, mode="edge")
+        bright = cv2.morphologyEx(dark, cv2.MORPH_OPEN, disc)[8:-8, 8:-8] == 0
         column, row = np.rint((holes + 0.5) * k - 0.5).astype(int).T
         on_bright = bright[row.clip(0, bright.shape[0] - 1), column.clip(0, bright.shape[1] - 1)]
         dark_area, bright_area = float((~bright & (seen > 0)).sum()), float((bright & (seen > 0)).sum())
@@ -226,10 +228,17 @@ def _supported(sites: list[Site], in_frame: set[tuple[int, int]]) -> list[Site]:
 
 
 def _next_to(beyond: list[Site], sites: list[Site]) -> list[Site]:
-    """Those in the shadow of a bar that have a neighbour on the foil."""
-    taken = {s.index for s in sites}
+    """Those in shadow that hang together with holes on the foil, step by step."""
+    taken = {s.index for s in sites if s.index is not None}
     around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
-    return [s for s in beyond if s.index and any((s.index[0] + di, s.index[1] + dj) in taken for di, dj in around)]
+    left, kept = beyond, []
+    while True:
+        near = [s for s in left if s.index and any((s.index[0] + di, s.index[1] + dj) in taken for di, dj in around)]
+        if not near:
+            return kept
+        kept += near
+        taken |= {s.index for s in near if s.index is not None}
+        left = [s for s in left if s.index not in taken]
 
 
 def _nearest_gap(points: Points, others: Points) -> NDArray[np.float64]:

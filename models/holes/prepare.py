@@ -1,6 +1,6 @@
 """A working copy of a medium-mag frame, and which of its pixels count."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -33,6 +33,7 @@ class Working:
     seen: Plane
     scale: float
     shape: tuple[int, int]
+    _smaller: dict[float, tuple[Plane, Plane, float]] = field(default_factory=dict, repr=False)
 
     def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Points (n, 2) in working pixels as image pixels."""
@@ -42,8 +43,12 @@ class Working:
         """Values, seen and the factor in use, reduced by ``factor`` (at most 1) with pixel means."""
         if factor >= 0.999:
             return self.values, self.seen, 1.0
-        values, seen = resized(self.values, factor), resized(self.seen, factor)
-        return values, (seen > 0.5).astype(np.float32), values.shape[1] / self.values.shape[1]
+        key = round(factor, 4)
+        if key not in self._smaller:
+            values, seen = resized(self.values, factor), resized(self.seen, factor)
+            scale = values.shape[1] / self.values.shape[1]
+            self._smaller[key] = (values, (seen > 0.5).astype(np.float32), scale)
+        return self._smaller[key]
 
 
 def resized(plane: Plane, factor: float) -> Plane:

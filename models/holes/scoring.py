@@ -9,6 +9,7 @@ from models.holes.prepare import Working
 from models.holes.sites import Site
 
 _DIRTY = 0.06  # share of a hole's pixels that is far darker than the hole
+_APART, _BRIGHTER = 5.0, 0.5  # in deviations, in usual contrasts: how far empty holes lie above those with ice
 _ROUND = 0.55  # correlation of a whole hole relative to the frame's usual
 
 
@@ -39,7 +40,8 @@ def judge(
     usual_step = max(float(np.median(step[sure])), 1e-3)
     usual_level, usual_spread = float(np.median(level[sure])), max(float(np.median(spread[sure])), 1e-3)
     usual_match = max(float(np.median([s.correlation for s in sites if not s.inferred] or [1.0])), 1e-3)
-    empty_above = _gap(level[sure]) if sign > 0 else None
+    clean = sure & np.array([m["dark_share"] < _DIRTY and m["seen"] > 0.5 for m in raw])
+    empty_above = _gap(level[clean], usual_step) if sign > 0 else None
     answers: list[tuple[float, HoleLabel, dict[str, float]]] = []
     for k, (site, m) in enumerate(zip(sites, raw, strict=True)):
         features = {
@@ -89,7 +91,7 @@ def _measure(work: Working, site: Site, radius: float) -> dict[str, float]:
     }
 
 
-def _gap(level: NDArray[np.float64]) -> float | None:
+def _gap(level: NDArray[np.float64], usual_step: float) -> float | None:
     """Level that parts bright (empty) from grey (ice) holes, or None when all are of one kind."""
     if len(level) < 4:
         return None
@@ -101,10 +103,10 @@ def _gap(level: NDArray[np.float64]) -> float | None:
     grey, bright = level[byte[0] <= split], level[byte[0] > split]
     if len(grey) < 2 or len(bright) == 0:
         return None
-    noise = float(np.median(np.abs(grey - np.median(grey)))) * 1.4826 + 0.05
-    if float(bright.min() - grey.max()) < 2.0 * noise:
+    apart = float(np.median(bright) - np.median(grey))
+    if apart < _APART * 0.5 * float(grey.std() + bright.std()) or apart < _BRIGHTER * usual_step:
         return None
-    return float(grey.max() + bright.min()) / 2.0
+    return float(np.median(bright) + np.median(grey)) / 2.0
 
 
 def _label(site: Site, features: dict[str, float], usual_match: float, bright: bool) -> HoleLabel:

@@ -231,7 +231,8 @@ def _next_to(beyond: list[Site], sites: list[Site]) -> list[Site]:
     """Those in shadow that hang together with holes on the foil, step by step."""
     taken = {s.index for s in sites if s.index is not None}
     around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
-    left, kept = beyond, []
+    left = beyond
+    kept: list[Site] = []
     while True:
         near = [s for s in left if s.index and any((s.index[0] + di, s.index[1] + dj) in taken for di, dj in around)]
         if not near:

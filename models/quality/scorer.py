@@ -59,7 +59,7 @@ class SimpleQualityScorer:
                 score=0.0, label=label, features={"mean": high, "deviation": 0.0}, note="image is constant"
             )
         numbers = {**real_space(plain), **spectral(plain)}
-        label, note = _label(numbers, counts=bool(np.issubdtype(image.dtype, np.integer)))
+        label, note = _label(numbers, counts=bool(np.issubdtype(image.dtype, np.unsignedinteger)))
         return QualityFinding(
             score=_score(numbers, label),
             label=label,

@@ -93,7 +93,9 @@ def spectral(plain: Plane) -> dict[str, float]:
     k = np.arange(n)
     first = max(4, side // 32)
     band = (k >= first) & (k <= side // 4)
-    slope = float(np.polyfit(np.log(k[band] / side), profile[band], 1)[0])
+    frequency = np.log(k[band] / side)
+    scale = float(frequency.var()) if band.any() else 0.0
+    slope = float(np.cov(frequency, profile[band], bias=True)[0, 1]) / scale if scale > 0 else 0.0
     wide = (k >= first) & (k < n - 4)
     detail = profile[wide] - cv2.GaussianBlur(profile[wide][None, :], (0, 0), 8.0)[0]
     scatter = float(np.median(np.abs(np.diff(profile[wide])))) + 1e-6

@@ -8,19 +8,18 @@ import argparse
 import json
 import sys
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import mrcfile
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.marks import Tally, pitch_of, tally
+from drivers.images import read_image
 from models.detections import HoleDetection, SquareDetection
 from models.holes import TemplateHoleFinder
 from models.squares import MixtureSquareFinder
@@ -47,19 +46,6 @@ class Result:
     pitch_px: float | None
     seconds: float
     found: int
-
-
-def load(path: Path) -> NDArray[Any]:
-    """Image file as grey values, shape (rows, columns)."""
-    if path.suffix == ".mrc":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some of these files lack parts of the header
-            with mrcfile.open(path, permissive=True) as file:
-                return np.array(file.data)
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise OSError(f"{path}: no image that can be read")
-    return image if image.ndim == 2 else cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
 
 
 def detections(level: str, image: NDArray[Any]) -> tuple[list[SquareDetection] | list[HoleDetection], float | None]:
@@ -109,7 +95,7 @@ def plain_list(found: list[SquareDetection] | list[HoleDetection]) -> list[dict[
 
 def measure(level: str, path: Path, truth: dict[str, Any] | None, out: Path | None) -> Result:
     """Run one image, score it and write its overlay."""
-    image = load(path)
+    image, _ = read_image(path)  # pixel sizes are withheld: finders find their own scale
     begin = time.perf_counter()
     found, found_pitch = detections(level, image)
     seconds = time.perf_counter() - begin

@@ -9,7 +9,7 @@ from models.holes.prepare import Working
 from models.holes.sites import Site
 
 _DIRTY = 0.06  # share of a hole's pixels that is far darker than the hole
-_APART, _BRIGHTER = 5.0, 0.5  # in deviations, in usual contrasts: how far empty holes lie above those with ice
+_APART, _BRIGHTER = 5.0, 0.25  # in deviations, in usual contrasts: how far empty holes lie above those with ice
 _ROUND = 0.55  # correlation of a whole hole relative to the frame's usual
 
 
@@ -41,7 +41,7 @@ def judge(
     usual_level, usual_spread = float(np.median(level[sure])), max(float(np.median(spread[sure])), 1e-3)
     usual_match = max(float(np.median([s.correlation for s in sites if not s.inferred] or [1.0])), 1e-3)
     clean = sure & np.array([m["dark_share"] < _DIRTY and m["seen"] > 0.5 for m in raw])
-    empty_above = _gap(level[clean], usual_step) if sign > 0 else None
+    empty_above = _gap(step[clean], usual_step) if sign > 0 else None
     answers: list[tuple[float, HoleLabel, dict[str, float]]] = []
     for k, (site, m) in enumerate(zip(sites, raw, strict=True)):
         features = {
@@ -52,7 +52,7 @@ def judge(
             "correlation": site.correlation,
             "seen": m["seen"],
         }
-        label = _label(site, features, usual_match, empty_above is not None and level[k] > empty_above)
+        label = _label(site, features, usual_match, empty_above is not None and step[k] > empty_above)
         answers.append((_score(site, features, label), label, features))
     return answers
 
@@ -92,7 +92,7 @@ def _measure(work: Working, site: Site, radius: float) -> dict[str, float]:
 
 
 def _gap(level: NDArray[np.float64], usual_step: float) -> float | None:
-    """Level that parts bright (empty) from grey (ice) holes, or None when all are of one kind."""
+    """Contrast that parts bright (empty) from grey (ice) holes, or None when all are of one kind."""
     if len(level) < 4:
         return None
     low, high = float(level.min()), float(level.max())

@@ -186,7 +186,7 @@ def lattice_sites(work: Working, fit: LatticeFit, points: Points, radius: float,
     seen_at, heights = peaks(response, least, max(1.0, 0.5 * radius * k))
     seen_at = (seen_at + 0.5) / k - 0.5
     usual = float(np.median(heights[_nearest_gap(seen_at, points[fit.member]) < reach] if len(heights) else 0.0))
-    index, place = _sites_in_frame(fit, Anchors.of(fit, points), rows, columns, 0.25 * radius)
+    index, place = _sites_in_frame(fit, Anchors.of(fit, points), rows, columns, 0.5)
     tree = cKDTree(seen_at) if len(seen_at) else None
     sites: list[Site] = []
     beyond: list[Site] = []

@@ -96,7 +96,7 @@ def spectral(plain: Plane) -> dict[str, float]:
     frequency = np.log(k[band] / side)
     scale = float(frequency.var()) if band.any() else 0.0
     slope = float(np.cov(frequency, profile[band], bias=True)[0, 1]) / scale if scale > 0 else 0.0
-    wide = (k >= first) & (k < n - 4)
+    wide = (k >= first) & (k < max(n - 4, first + 2))
     detail = profile[wide] - cv2.GaussianBlur(profile[wide][None, :], (0, 0), 8.0)[0]
     scatter = float(np.median(np.abs(np.diff(profile[wide])))) + 1e-6
     residual = np.where(clear, log_power - profile[np.minimum(ring, n - 1)], 0.0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.detections import SquareLabel
 from models.squares.polygons import Blob
 
-_BRIGHT_STEP = 1.25  # empty openings are at least this much brighter than film
+_BRIGHT_STEP, _PARTED = 1.15, 4.2  # empty openings are brighter than film: ratio, and in median deviations
 _EMPTY, _TORN = 0.8, 0.12  # share of bright pixels
 
 
@@ -25,21 +25,35 @@ def bright_level(pixels: list[NDArray[np.float32]]) -> float | None:
         Working counts well inside each square, one array of shape (n,) per square.
     """
     values = np.concatenate(pixels)
-    sample = values[:: max(1, len(values) // 200_000)]
-    byte = np.clip(sample, 0, 255).astype(np.uint8)[None, :]
-    split, _ = cv2.threshold(byte, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    low, high = byte[byte <= split], byte[byte > split]
-    if len(low) < 10 or len(high) < 0.01 * byte.size:
+    byte = np.clip(values[:: max(1, len(values) // 200_000)], 0, 255).astype(np.uint8)
+    level: float | None = None
+    # Thin and thick ice may make two levels below that of vacuum: go on while the upper one splits again.
+    upper = byte
+    for _ in range(2):
+        split = _split(upper, byte.size)
+        if split is None:
+            break
+        level, upper = split
+    if level is None:
         return None
-    film, open_ = float(np.median(low)), float(np.median(high))
-    noise = 0.5 * float(np.std(low[low > np.percentile(low, 20)]) + np.std(high))
-    if open_ < _BRIGHT_STEP * film or open_ - film < 3.0 * noise:
-        return None
-    level = (film + 2.0 * open_) / 3.0
     share = np.array([float((p > level).mean()) for p in pixels])
     torn = ((share > _TORN) & (share < _EMPTY)).sum()
     # Bright squares in the majority and none torn: that is the film, and the others are thick.
-    return float(level) if torn > 0.05 * len(pixels) or (share > _EMPTY).mean() < 0.5 else None
+    return level if torn > 0.05 * len(pixels) or (share > _EMPTY).mean() < 0.5 else None
+
+
+def _split(byte: NDArray[np.uint8], whole: int) -> tuple[float, NDArray[np.uint8]] | None:
+    """Level that parts a clearly brighter population, and its pixels; None when there is but one."""
+    split, _ = cv2.threshold(byte[None, :], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    low, high = byte[byte <= split], byte[byte > split]
+    if len(low) < 10 or len(high) < 0.01 * whole:
+        return None
+    film, open_ = float(np.median(low)), float(np.median(high))
+    # Median deviations: dark ice on the film must not pass for noise.
+    noise = 0.74 * float(np.median(np.abs(low - film)) + np.median(np.abs(high - open_)))
+    if open_ < _BRIGHT_STEP * film or open_ - film < _PARTED * noise:
+        return None
+    return (film + 2.0 * open_) / 3.0, high
 
 
 def statistics(values: NDArray[np.float32], bright: float | None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from models.holes.prepare import Working, prepare
 from models.holes.rim import settled_rim
 from models.holes.scale import Hypothesis, hypotheses, noise_level, rim_hypotheses
 from models.holes.scoring import judge
-from models.holes.sites import Site, best_radius, centred, lattice_sites, refined_radius
+from models.holes.sites import Site, best_radius, centred, lattice_sites, refined_radius, response_at
 
 _VERSION = "holes-template-1"
 _LATTICE_POINTS = 500
@@ -184,19 +184,29 @@ def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
         return HoleFinding(holes=(), note=none)
     rows, columns = work.values.shape
     limit = np.array([columns - 1.0, rows - 1.0])
+    rims = [settled_rim(work, point, hypothesis.radius, hypothesis.sign) for point in hypothesis.points]
+    clear = [
+        (rim, float(height))
+        for rim, height in zip(rims, hypothesis.heights, strict=True)
+        if rim.clear and (rim.centre >= 0).all() and (rim.centre <= limit).all()
+    ]
+    if not clear:
+        return HoleFinding(holes=(), note=none)
+    radius = float(np.median([rim.radius for rim, _ in clear]))
+    # The radii that were tried lie far apart: the template of the right radius at the right place answers better.
+    response, k = response_at(work, radius, hypothesis.sign)
     sites: list[Site] = []
-    radii: list[float] = []
     whole = False
-    for point, height in zip(hypothesis.points, hypothesis.heights, strict=True):
-        rim = settled_rim(work, point, hypothesis.radius, hypothesis.sign)
-        if not rim.clear or height < _LONE_CUT or (rim.centre < 0).any() or (rim.centre > limit).any():
+    for rim, first in clear:
+        x, y = np.rint((rim.centre + 0.5) * k - 0.5).astype(int)
+        again = float(response[min(y, response.shape[0] - 1), min(x, response.shape[1] - 1)])
+        height = max(first, again)
+        if height < _LONE_CUT:
             continue
-        sites.append(Site(float(rim.centre[0]), float(rim.centre[1]), float(height), inferred=False, index=None))
-        radii.append(rim.radius)
+        sites.append(Site(float(rim.centre[0]), float(rim.centre[1]), height, inferred=False, index=None))
         whole |= rim.seen > _WHOLE and height >= _LONE
     if not whole:
         return HoleFinding(holes=(), note=none)
-    radius = float(np.median(radii))
     return _finding(work, sites, radius, hypothesis.sign, None, "no lattice: holes as they were seen")
 
 

@@ -18,7 +18,8 @@ from agent.errors import JournalError
 
 FORMAT = 1
 FILE_NAME = "journal.sqlite"
-SCHEMA = """
+SCHEMA = f"""
+begin immediate;
 create table if not exists meta(name text primary key, value text not null) strict;
 create table if not exists journal(
     seq integer primary key,
@@ -31,6 +32,8 @@ create table if not exists journal(
 ) strict;
 create trigger if not exists no_change before update on journal begin select raise(abort, 'append only'); end;
 create trigger if not exists no_removal before delete on journal begin select raise(abort, 'append only'); end;
+insert or ignore into meta values ('format', '{FORMAT}');
+commit;
 """
 
 
@@ -81,7 +84,7 @@ class Journal:
         except sqlite3.DatabaseError as error:
             self.close()
             raise JournalError(
-                f"{self.path}: {error}. The file was left as it is; copy the folder aside and start a new session,"
+                f"{self.path}: {' '.join(str(error).split())}. The file was left as it is; copy the folder aside and start a new session,"
                 " or bring the file back from a backup"
             ) from error
         except JournalError:
@@ -96,8 +99,9 @@ class Journal:
             self._db.execute("pragma synchronous=full")
             self._db.executescript(SCHEMA)
             self._db.execute("insert or ignore into meta values ('format', ?)", (str(FORMAT),))
-        (found,) = self._db.execute("select value from meta where name = 'format'").fetchone()
-        if int(found) > FORMAT:
+        row = self._db.execute("select value from meta where name = 'format'").fetchone()
+        found = row[0] if row else "no format"
+        if not found.isdecimal() or int(found) > FORMAT:
             raise JournalError(f"{self.path}: format {found}; this version reads up to {FORMAT}: update cryonaut")
         (verdict,) = self._db.execute("pragma quick_check(1)").fetchone()
         if verdict != "ok":

@@ -89,6 +89,7 @@ class Shell:
         self.progress = 0
         self.refused = ""
         self._heard = time.monotonic()
+        self._hello_waits = False  # a hello is in the outbox
         self._held = False  # the daemon ordered the safe state: nothing before Release or Welcome
         self._running: Command | None = None
         self._cancel = threading.Event()
@@ -109,6 +110,7 @@ class Shell:
         context = zmq.asyncio.Context()
         socket = context.socket(zmq.DEALER)
         socket.linger = 0
+        socket.immediate = 1  # nothing is queued for a daemon that is not there
         socket.reconnect_ivl = 100
         socket.reconnect_ivl_max = 2_000
         socket.sndhwm = 100
@@ -120,9 +122,10 @@ class Shell:
                 running = [tasks.create_task(job) for job in jobs]
                 await self._stop.wait()
                 self._cancel.set()
-                with contextlib.suppress(zmq.ZMQError):
-                    await socket.send_multipart([wire.encode(Goodbye(why="the driver was stopped"))])
-                    await asyncio.sleep(0.05)
+                with contextlib.suppress(zmq.ZMQError, TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await socket.send_multipart([wire.encode(Goodbye(why="the driver was stopped"))])
+                        await asyncio.sleep(0.05)
                 for task in running:
                     task.cancel()
         finally:
@@ -236,8 +239,12 @@ class Shell:
         while True:
             parts = await self._outbox.get()
             await socket.send_multipart(parts, copy=False)
+            self._hello_waits = self._hello_waits and not self._outbox.empty()
 
     def _say_hello(self) -> None:
+        if self._hello_waits:
+            return
+        self._hello_waits = True
         known = self.welcome
         results = self.ledger.untaken(known.session_id if known else None)
         running = self._running.command_id if self._running else ""
@@ -272,9 +279,10 @@ class Shell:
                 self._held = True
                 self._cancel.set()
                 await self._make_safe(why)
-            working = self._running.command_id if self._running else ""
-            epoch = self.welcome.epoch
-            self._send(Heartbeat(progress=self.progress, working_on=working, state=self._state(), epoch=epoch))
+            if self._outbox.empty():  # else the daemon is not there, or not as fast: heartbeats must not pile up
+                working = self._running.command_id if self._running else ""
+                epoch = self.welcome.epoch
+                self._send(Heartbeat(progress=self.progress, working_on=working, state=self._state(), epoch=epoch))
             await asyncio.sleep(self.welcome.heartbeat_s)
 
     async def _make_safe(self, why: str) -> None:

@@ -47,7 +47,6 @@ def demo(
 
     from agent.cli.demo_session import free_ports, program, watch
     from agent.cli.settings import load_settings
-    from agent.report import render
     from agent.settings import preset_folder
 
     name = name or datetime.now().strftime("demo-%Y%m%d-%H%M%S")
@@ -75,6 +74,8 @@ def demo(
     console = Console()
     with program(run, session / "daemon.log") as daemon, program(scope, session / "microscope.log") as microscope:
         ended = watch(console, settings, [daemon, microscope], session)
+    from agent.report import render
+
     report = render(session)
     console.print(f"\nsession: {session.resolve()}", soft_wrap=True, highlight=False)
     console.print(f"report:  {report.resolve().as_uri()}", soft_wrap=True, highlight=False)

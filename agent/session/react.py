@@ -187,10 +187,20 @@ def _quality(turn: Turn, what: inp.Analysed, area_id: str, finding: QualityFindi
         bad = tuple(str(kind) for kind in BAD_MICROGRAPHS.values() if str(kind) in turn.state.in_a_row)
         if bad:
             turn.emit(ev.ErrorsForgiven(errors=bad))
+    _settle(turn, area_id)
+
+
+def _settle(turn: Turn, area_id: str) -> None:
+    """A hole is done when its micrograph is judged and its command has ended, whichever came last."""
     hole = turn.state.hole(area_id)
-    under_way = any(entry.area_id == area_id for entry in turn.state.outstanding.values())
-    if hole is not None and hole.state in ("busy", "exposed", "found") and not under_way:
-        turn.area(area_id, "done", Decision(why=f"micrograph is {finding.label}", score=finding.score))
+    if hole is None or hole.state not in ("busy", "exposed", "found"):
+        return
+    if any(entry.area_id == area_id for entry in turn.state.outstanding.values()):
+        return
+    if hole.quality is None:
+        turn.area(area_id, "exposed", Decision(why="exposed, not judged yet"))
+    else:
+        turn.area(area_id, "done", Decision(why=f"micrograph is {hole.quality_label}", score=hole.quality))
 
 
 def analysis_failed(turn: Turn, what: inp.AnalysisFailed) -> None:
@@ -263,10 +273,7 @@ def _done(turn: Turn, area_id: str, result: CommandResult, work: object, frames:
             if not frames:
                 turn.error(ErrorKind.CAMERA, area_id, f"{result.command_id} ended without a frame")
             else:
-                hole = turn.state.hole(area_id)
-                judged = hole is not None and hole.quality is not None
-                if hole is not None and hole.state == "busy":
-                    turn.area(area_id, "done" if judged else "exposed", Decision(why="exposed"))
+                _settle(turn, area_id)
         case _:
             forgiven += [ErrorKind.AUTOFOCUS_FAILED, ErrorKind.EUCENTRIC_FAILED]
     counted = tuple(str(kind) for kind in forgiven if str(kind) in turn.state.in_a_row)

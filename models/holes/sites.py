@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from models.holes.lattice import Anchors, LatticeFit
+from models.holes.anchors import Anchors
+from models.holes.lattice import LatticeFit
 from models.holes.prepare import Working
 from models.holes.rim import trace_rim
 from models.holes.template import match, match_rim, peaks

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.holes.lattice import Anchors, LatticeFit, fit_lattice
+from models.holes.anchors import Anchors
+from models.holes.lattice import LatticeFit, fit_lattice
 from models.squares.polygons import Blob, common_angle, merged
 
 _WHOLE = 0.5  # of the nominal area: large enough to carry the lattice

@@ -17,8 +17,8 @@ from msgspec import Meta
 PROTOCOL = 1
 OLDEST_PROTOCOL = 1
 
-Id = Annotated[str, Meta(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\-]*$")]
-OptionalId = Annotated[str, Meta(max_length=96, pattern=r"^([A-Za-z0-9][A-Za-z0-9_.:\-]*)?$")]
+Id = Annotated[str, Meta(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:\-]*\Z")]
+OptionalId = Annotated[str, Meta(max_length=96, pattern=r"^([A-Za-z0-9][A-Za-z0-9_.:\-]*)?\Z")]
 Text = Annotated[str, Meta(max_length=2000)]
 Micron = Annotated[float, Meta(ge=-5_000.0, le=5_000.0)]
 ShiftMicron = Annotated[float, Meta(ge=-100.0, le=100.0)]
@@ -199,7 +199,7 @@ class Frame(Message, frozen=True, kw_only=True, tag="frame"):
     pixel_size_angstrom: Angstrom
     shape: tuple[Side, Side]  # (rows, columns)
     dtype: DType
-    digest: Annotated[str, Meta(min_length=32, max_length=32, pattern=r"^[0-9a-f]{32}$")]  # XXH3-128 of the bytes
+    digest: Annotated[str, Meta(min_length=32, max_length=32, pattern=r"^[0-9a-f]{32}\Z")]  # XXH3-128 of the bytes
     stage: Stage = Stage()
     image_shift_um: tuple[ShiftMicron, ShiftMicron] = (0.0, 0.0)
     # micrometres per pixel, row major: stage = centre + M @ (pixel - centre pixel); None: pixel size, no rotation

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -115,6 +115,10 @@ class BudgetSettings(Section):
     exposures: int = Field(default=100_000, ge=0)
 
 
+# What the fields of a command can hold (`agent.messages`): an envelope wider than that would be none.
+WIDEST = {"stage_x_um": 5_000.0, "stage_y_um": 5_000.0, "stage_z_um": 5_000.0, "tilt_deg": 90.0, "defocus_um": 1_000.0}
+
+
 class EnvelopeSettings(Section):
     """The interlocks: a command outside is refused, never clipped."""
 
@@ -130,10 +134,12 @@ class EnvelopeSettings(Section):
 
     @model_validator(mode="after")
     def _ranges_run_upwards(self) -> Self:
-        for key in ("stage_x_um", "stage_y_um", "stage_z_um", "tilt_deg", "defocus_um"):
+        for key, most in WIDEST.items():
             low, high = getattr(self, key)
             if not low <= high:
                 raise ValueError(f"{key}: [{low}, {high}]: the first value must not be above the second")
+            if max(-low, high) > most:
+                raise ValueError(f"{key}: [{low:g}, {high:g}]: no command can carry more than ±{most:g}")
         return self
 
 
@@ -243,6 +249,11 @@ class Settings(Section):
                 f"exposure.dose_e_per_a2: {self.exposure.dose_e_per_a2} is above"
                 f" interlocks.dose_per_area_e_per_a2: {self.interlocks.dose_per_area_e_per_a2}"
             )
+        (least, most), (low, high) = self.exposure.defocus_um, self.interlocks.defocus_um
+        if least < low or most > high:
+            raise ValueError(
+                f"exposure.defocus_um: [{least:g}, {most:g}] is not inside interlocks.defocus_um: [{low:g}, {high:g}]"
+            )
         ids = [grid.id for grid in self.session.grids]
         if len(set(ids)) != len(ids):
             raise ValueError(f"session.grids: ids must differ, these are {ids}")
@@ -336,6 +347,7 @@ def _names_beside(kind: type[BaseModel], location: tuple[int | str, ...]) -> lis
     for part in location[:-1]:
         field = here.model_fields.get(str(part))
         inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            here = inner
+        for one in (inner, *get_args(inner)):  # a section, or the sections in a list or mapping
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                here = one
     return sorted(here.model_fields)

@@ -1,20 +1,30 @@
 """Suspenders: hold the session while a reading of the microscope is out of bounds, and a settling time after."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from agent.session.inputs import Held
 from agent.settings import Suspender
 
 
 class Suspenders:
-    """Watches readings; gives a `Held` when one trips and another when it was good for its settling time."""
+    """Watches readings; gives a `Held` when one trips and another when it was good for its settling time.
 
-    def __init__(self, rules: Sequence[Suspender]) -> None:
+    Parameters
+    ----------
+    rules
+        What is watched.
+    tripped
+        Causes that held the session when the daemon ended; they hold until the reading is seen good for long enough.
+    """
+
+    def __init__(self, rules: Sequence[Suspender], tripped: Collection[str] = ()) -> None:
         self._rules = rules
-        self._tripped: dict[int, float | None] = {}  # rule -> since when the reading is good again
+        # rule -> since when the reading is good again
+        self._tripped: dict[int, float | None] = {n: None for n, rule in enumerate(rules) if cause_of(rule) in tripped}
 
-    def feed(self, readings: Mapping[str, float], now_s: float) -> Iterator[Held]:
+    def feed(self, readings: Mapping[str, float], now_s: float) -> list[Held]:
         """Take in readings at a monotonic time in seconds."""
+        found: list[Held] = []
         for number, rule in enumerate(self._rules):
             value = readings.get(rule.reading)
             if value is None:
@@ -22,22 +32,28 @@ class Suspenders:
             problem = _problem(rule, value)
             if problem:
                 if number not in self._tripped:
-                    yield Held(cause=_cause(rule), detail=problem)
+                    found.append(Held(cause=cause_of(rule), detail=problem))
                 self._tripped[number] = None
             elif self._tripped.get(number, 0.0) is None:
                 self._tripped[number] = now_s
-        yield from self.due(now_s)
+        return found + self.due(now_s)
 
-    def due(self, now_s: float) -> Iterator[Held]:
+    def due(self, now_s: float) -> list[Held]:
         """What has settled by now."""
-        for number, good_since in list(self._tripped.items()):
-            rule = self._rules[number]
-            if good_since is not None and now_s - good_since >= rule.settle_s:
-                del self._tripped[number]
-                yield Held(cause=_cause(rule))
+        settled = [
+            number
+            for number, good_since in self._tripped.items()
+            if good_since is not None and now_s - good_since >= self._rules[number].settle_s
+        ]
+        for number in settled:
+            del self._tripped[number]
+        still = {cause_of(self._rules[number]) for number in self._tripped}
+        over = dict.fromkeys(cause_of(self._rules[number]) for number in settled)
+        return [Held(cause=cause) for cause in over if cause not in still]
 
 
-def _cause(rule: Suspender) -> str:
+def cause_of(rule: Suspender) -> str:
+    """The cause under which a rule holds the session."""
     return f"reading:{rule.reading}"
 
 

@@ -59,7 +59,7 @@ def decode(raw: bytes | bytearray | memoryview, dialect: Dialect) -> Any:
         text = str(error)
         if "`$.kind`" in text:
             text = f"unknown kind of message ({text}); known here: {', '.join(dialect.kinds)}"
-        raise BadMessageError(text[:500]) from error
+        raise BadMessageError("".join(c if c.isprintable() else "?" for c in text[:500])) from error
 
 
 def digest(pixels: bytes | memoryview | NDArray[Any]) -> str:

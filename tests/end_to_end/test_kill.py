@@ -65,7 +65,9 @@ def end(pid: int) -> None:
     """Kill a daemon and wait until it is gone."""
     if alive(pid):
         os.kill(pid, signal.SIGKILL)
-    while alive(pid):
+    for _ in range(2000):
+        if not alive(pid):
+            return
         time.sleep(0.005)
 
 
@@ -90,16 +92,19 @@ def play(nursery: Nursery, folder: Path, die_at: int, side: str) -> tuple[dict[s
     with driver(settings.endpoints.drivers, folder / "ledger.sqlite") as (scope, _):
         pid = nursery.start(settings, log, die_at, side)
         deadline = time.monotonic() + 60
-        while True:
-            if not alive(pid):
-                deaths += 1
-                assert deaths == 1, log.read_text()[-2000:]
-                pid = nursery.start(settings, log)
-            if session.exists() and read(session)[0].phase == "stopped":
-                break
-            assert time.monotonic() < deadline, log.read_text()[-2000:]
-            time.sleep(0.02)
-        end(pid)
+        try:
+            while read(session)[0].phase != "stopped":
+                if not alive(pid):
+                    deaths += 1
+                    assert deaths == 1, log.read_text()[-2000:]
+                    pid = nursery.start(settings, log)
+                assert time.monotonic() < deadline, log.read_text()[-2000:]
+                time.sleep(0.02)
+            if die_at and not deaths:  # it may be told to die at the very last commit
+                time.sleep(0.3)
+                deaths += not alive(pid)
+        finally:
+            end(pid)
     state, _ = read(session)
     outcome = summary(state)
     outcome.pop("session_id")

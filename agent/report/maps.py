@@ -1,0 +1,196 @@
+"""What is drawn on the atlas and on the medium-mag views: shapes in pixels of the picture below them."""
+
+from dataclasses import dataclass
+
+from agent import geometry
+from agent.drawing import length_words, round_length_um, score_colour
+from agent.errors import BadFileError
+from agent.messages import Frame
+from agent.report.pictures import Mosaic, Picture, load, mosaic, view
+from agent.report.record import Record
+from agent.session.state import Grid, Group, Hole, Square
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A scale bar."""
+
+    words: str
+    length: float
+
+
+@dataclass(frozen=True, slots=True)
+class SquareShape:
+    """A square on the atlas."""
+
+    points: str
+    x: float
+    y: float
+    colour: str
+    kind: str  # "visited", "left out" or "open"
+    label: str
+    link: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoleShape:
+    """A hole on its square's view; ``kind`` says how it is drawn, see `kind_of`."""
+
+    x: float
+    y: float
+    r: float
+    colour: str
+    kind: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShape:
+    """An image-shift group: its stage position, focus spot and the spokes to its holes."""
+
+    number: int
+    x: float
+    y: float
+    focus_x: float
+    focus_y: float
+    focused: bool
+    spokes: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GridView:
+    """One grid of the report."""
+
+    grid: Grid
+    picture: Picture
+    squares: tuple[SquareShape, ...]
+    scale: Scale | None
+    notes: tuple[str, ...]
+    visited: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class SquareView:
+    """One mapped square of the report; ``width`` and ``height`` are those of the drawing's coordinates."""
+
+    square: Square
+    picture: Picture
+    width: float
+    height: float
+    unit: float  # thickness of a thin line
+    holes: tuple[HoleShape, ...]
+    groups: tuple[GroupShape, ...]
+    scale: Scale | None
+    exposed: int
+    good: int
+
+
+def grid_view(record: Record, grid: Grid) -> GridView:
+    """The atlas of a grid with its squares."""
+    atlas = mosaic(record, [record.frames[f] for f in grid.atlas_frames if f in record.frames])
+    shapes = [_square(square, atlas) for square in grid.squares.values()] if atlas.picture.uri else []
+    shapes.sort(key=lambda shape: shape.kind == "visited")  # drawn last, on top
+    scale = _scale(atlas.um_per_px, atlas.picture.width) if atlas.picture.uri else None
+    visited = sum(bool(square.map_frame_id) for square in grid.squares.values())
+    return GridView(grid, atlas.picture, tuple(shapes), scale, atlas.notes, visited, len(grid.atlas_frames))
+
+
+def _square(square: Square, atlas: Mosaic) -> SquareShape:
+    half = square.size_um / 2
+    box = ((-half, -half), (half, -half), (half, half), (-half, half))
+    corners = square.vertices_um or tuple((square.x_um + dx, square.y_um + dy) for dx, dy in box)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (atlas.at(*corner) for corner in corners))
+    x, y = atlas.at(square.x_um, square.y_um)
+    visited = bool(square.map_frame_id)
+    left_out = square.state in ("skipped", "rejected") or square.word == "rejected"
+    kind = "visited" if visited else "left out" if left_out else "open"
+    title = f"{square.area_id}: score {square.score:.2f}, {square.label}, {square.state}"
+    title += f"\nat {square.x_um:.1f}, {square.y_um:.1f} µm" + (f"\n{square.why}" if square.why else "")
+    link = square.area_id if visited else ""
+    return SquareShape(points, x, y, css(square.score), kind, short(square.area_id), link, title)
+
+
+def square_view(record: Record, square: Square, side_px: int) -> SquareView:
+    """The medium-mag frame of a square with its holes and groups."""
+    received = record.frames.get(square.map_frame_id)
+    if received is None:
+        picture = Picture(note=f"frame {square.map_frame_id} is not in the journal")
+        return _square_view(square, picture, None)
+    try:
+        picture = view(load(record, received), side_px)
+    except BadFileError as error:
+        picture = Picture(note=str(error))
+    return _square_view(square, picture, received.frame)
+
+
+def _square_view(square: Square, picture: Picture, frame: Frame | None) -> SquareView:
+    taken = [hole for hole in square.holes.values() if hole.frame_id]
+    good = sum(hole.quality_label == "good" for hole in taken)
+    try:
+        scale = 1 / geometry.micron_per_pixel(frame) if frame is not None else 0.0
+    except ZeroDivisionError:
+        scale = 0.0
+    if frame is None or not scale:
+        return SquareView(square, picture, 0, 0, 1, (), (), None, len(taken), good)
+    rows, columns = frame.shape
+    unit = max(rows, columns) / 900
+    order = {"open": 0, "inferred": 0, "left out": 0}
+    holes = sorted((_hole(hole, frame, scale) for hole in square.holes.values()), key=lambda h: order.get(h.kind, 1))
+    groups = tuple(_group(group, square, frame) for group in square.groups.values())
+    bar = _scale(1 / scale, columns)
+    return SquareView(square, picture, columns, rows, unit, tuple(holes), groups, bar, len(taken), good)
+
+
+def _on(frame: Frame, x_um: float, y_um: float) -> tuple[float, float]:
+    """Place on the drawing, whose corner is that of the first pixel."""
+    x, y = geometry.stage_to_pixel(frame, x_um, y_um)
+    return round(x + 0.5, 1), round(y + 0.5, 1)
+
+
+def _hole(hole: Hole, frame: Frame, scale: float) -> HoleShape:
+    x, y = _on(frame, hole.x_um, hole.y_um)
+    title = f"{hole.area_id}: score {hole.score:.2f}, {hole.label}, {hole.state}"
+    if hole.quality is not None:
+        title += f"\nmicrograph {hole.quality_label}, {hole.quality:.2f}"
+    title += f"\n{hole.why}" if hole.why and hole.state not in ("found",) else ""
+    return HoleShape(x, y, round(hole.radius_um * scale, 1), css(hole.score), kind_of(hole), title)
+
+
+def kind_of(hole: Hole) -> str:
+    """How a hole is drawn: good, bad, exposed, left out, planned, inferred or open."""
+    if hole.quality_label:
+        return "good" if hole.quality_label == "good" else "bad"
+    if hole.frame_id or hole.dose_e_per_a2 > 0:
+        return "exposed"
+    if hole.state in ("skipped", "rejected") or hole.word == "rejected":
+        return "left out"
+    if hole.group is not None:
+        return "planned"
+    return "inferred" if hole.inferred else "open"
+
+
+def _group(group: Group, square: Square, frame: Frame) -> GroupShape:
+    members = [square.holes[h] for h in group.hole_ids if h in square.holes]
+    spokes = tuple(_on(frame, hole.x_um, hole.y_um) for hole in members)
+    x, y = _on(frame, group.x_um, group.y_um)
+    focus_x, focus_y = _on(frame, group.focus_x_um, group.focus_y_um)
+    return GroupShape(group.number, x, y, focus_x, focus_y, group.focused, spokes)
+
+
+def _scale(um_per_px: float, width: float) -> Scale | None:
+    if not (um_per_px > 0 and width > 0):
+        return None
+    length = round_length_um(0.2 * width * um_per_px)
+    return Scale(length_words(length), length / um_per_px)
+
+
+def css(score: float) -> str:
+    """Colour of a score as a style sheet says it."""
+    return "#{:02x}{:02x}{:02x}".format(*score_colour(score))
+
+
+def short(area_id: str) -> str:
+    """Last part of an id, as the pictures show it: ``S012`` of ``G1-S012``."""
+    return area_id.rsplit("-", 1)[-1]

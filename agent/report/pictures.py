@@ -1,0 +1,174 @@
+"""Frames as small pictures inside the page: atlas, medium-mag views, thumbnails, power spectra."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from agent import geometry
+from agent.drawing import stretch
+from agent.errors import BadFileError
+from agent.frames import FrameStore
+from agent.messages import Frame
+from agent.report.record import Record
+from agent.session import events as ev
+
+Grey = NDArray[np.uint8]  # (rows, columns)
+Plain = NDArray[np.float32]  # (rows, columns)
+
+ATLAS_PX = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture for the page: ``uri`` holds the image itself; ``note`` says why there is none."""
+
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mosaic:
+    """The atlas and its place on the stage: pixel = (stage - origin) / scale, x right, y down."""
+
+    picture: Picture
+    x_um: float
+    y_um: float
+    um_per_px: float
+    notes: tuple[str, ...] = ()
+
+    def at(self, x_um: float, y_um: float) -> tuple[float, float]:
+        """Pixel (x, y) of a stage position."""
+        return (x_um - self.x_um) / self.um_per_px, (y_um - self.y_um) / self.um_per_px
+
+
+def load(record: Record, received: ev.FrameReceived) -> Plain:
+    """Pixels of a frame as float32, NaN and infinity replaced by the median.
+
+    Raises
+    ------
+    BadFileError
+        If the file is missing, damaged, outside the session folder, or not what the journal says.
+    """
+    frame = received.frame
+    if not (record.folder / received.file).resolve().is_relative_to(record.folder.resolve()):
+        raise BadFileError(f"frame {frame.frame_id}: its file lies outside the session folder and was not opened")
+    image = FrameStore(record.folder).load(received.file, frame.digest)
+    if image.shape != frame.shape:
+        raise BadFileError(f"frame {frame.frame_id}: shape {image.shape}, but its header says {frame.shape}")
+    plain = np.asarray(image, np.float32)
+    finite = np.isfinite(plain)
+    return (
+        plain if finite.all() else np.where(finite, plain, np.float32(np.median(plain[finite]) if finite.any() else 0))
+    )
+
+
+def shrunk(image: Plain, side_px: int) -> Plain:
+    """``image`` with its longer side at most ``side_px``, each pixel the mean of those it stands for."""
+    factor = side_px / max(image.shape)
+    if factor >= 1:
+        return image
+    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def jpeg(grey: Grey, quality: int) -> Picture:
+    """``grey`` as a JPEG inside a data URI."""
+    done, raw = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        return Picture(note="the picture could not be encoded")
+    return Picture("data:image/jpeg;base64," + base64.b64encode(raw.tobytes()).decode(), grey.shape[1], grey.shape[0])
+
+
+def view(image: Plain, side_px: int, quality: int = 72) -> Picture:
+    """``image`` contrast-stretched, with its longer side at most ``side_px``."""
+    return jpeg(stretch(shrunk(image, side_px)), quality)
+
+
+def power_spectrum(image: Plain, side_px: int = 112) -> Picture:
+    """Power spectrum out to 60 % of Nyquist, the slow decay divided out so that Thon rings show; zero in the middle."""
+    tile = min(512, *(n - n % 2 for n in image.shape))
+    if tile < 32:
+        return Picture(note="too small for a power spectrum")
+    window = np.outer(np.hanning(tile), np.hanning(tile)).astype(np.float32)
+    total = np.zeros((tile, tile), np.float64)
+    for top in range(0, image.shape[0] - tile + 1, max(tile // 2, 1))[:6]:
+        for left in range(0, image.shape[1] - tile + 1, max(tile // 2, 1))[:6]:
+            part = image[top : top + tile, left : left + tile]
+            total += np.abs(np.fft.fft2((part - part.mean()) * window)) ** 2
+    log = np.log(np.fft.fftshift(total) + 1e-12)
+    y, x = np.indices(log.shape) - tile // 2
+    ring = np.hypot(x, y).astype(int).ravel()
+    radial = np.bincount(ring, log.ravel()) / np.bincount(ring)
+    smooth = cv2.GaussianBlur(radial.reshape(1, -1), (0, 0), tile / 20).ravel()
+    flat = (log - smooth[ring].reshape(log.shape)).astype(np.float32)
+    flat[np.hypot(x, y) < tile * 0.012] = 0.0
+    half = int(0.3 * tile)
+    middle = np.ascontiguousarray(
+        flat[tile // 2 - half : tile // 2 + half + 1, tile // 2 - half : tile // 2 + half + 1]
+    )
+    middle = cv2.GaussianBlur(middle, (0, 0), 0.9)
+    return jpeg(stretch(shrunk(np.asarray(middle, np.float32), side_px), 4, 99.7), 70)
+
+
+def mosaic(record: Record, frames: Sequence[ev.FrameReceived], side_px: int = ATLAS_PX) -> Mosaic:
+    """The low-mag frames of one grid at their stage positions, tiles brought to one brightness where they overlap."""
+    corners = np.array([corner for received in frames for corner in _corners(received.frame)]).reshape(-1, 2)
+    if corners.size == 0:
+        return Mosaic(Picture(note="no low-mag frame was taken"), 0.0, 0.0, 1.0)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    finest = min(geometry.micron_per_pixel(received.frame) for received in frames)
+    um_per_px = max(float((high - low).max()) / side_px, finest, 1e-6)
+    columns, rows = (max(1, int(n)) for n in np.ceil((high - low) / um_per_px))
+    total, weight = np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32)
+    notes = []
+    for received in frames:
+        try:
+            tile, share = _placed(load(record, received), received.frame, low, um_per_px, (columns, rows))
+        except BadFileError as error:
+            notes.append(str(error))
+            continue
+        common = (share > 0) & (weight > 0)
+        if common.sum() > 50:
+            here, there = float(tile[common].mean()), float((total[common] / weight[common]).mean())
+            tile = tile * min(max(there / here, 0.5), 2.0) if here > 0 and there > 0 else tile
+        total += tile * share
+        weight += share
+    if not weight.any():
+        return Mosaic(
+            Picture(note="no low-mag frame can be read"), float(low[0]), float(low[1]), um_per_px, tuple(notes)
+        )
+    seen = weight > 0
+    image = np.full(total.shape, np.float32("nan"))
+    image[seen] = total[seen] / weight[seen]
+    return Mosaic(jpeg(stretch(image), 74), float(low[0]), float(low[1]), um_per_px, tuple(notes))
+
+
+def _corners(frame: Frame) -> list[tuple[float, float]]:
+    rows, columns = frame.shape
+    return [geometry.pixel_to_stage(frame, x, y) for x in (-0.5, columns - 0.5) for y in (-0.5, rows - 0.5)]
+
+
+def _placed(
+    image: Plain, frame: Frame, low: NDArray[np.float64], um_per_px: float, size: tuple[int, int]
+) -> tuple[Plain, Plain]:
+    """A tile on the canvas of (columns, rows) = ``size``, and its weight there: 1 inside, falling to the edges."""
+    factor = max(1, int(um_per_px / geometry.micron_per_pixel(frame)))
+    rows, columns = image.shape[0] // factor, image.shape[1] // factor
+    small = cv2.resize(image[: rows * factor, : columns * factor], (columns, rows), interpolation=cv2.INTER_AREA)
+    places = np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])  # of the shrunk tile; their pixels in the frame follow
+    inside = (places + 0.5) * factor - 0.5
+    stage = np.array([geometry.pixel_to_stage(frame, x, y) for x, y in inside])
+    canvas = (stage - low) / um_per_px - 0.5  # the canvas begins at the corner of its first pixel
+    matrix = np.column_stack([canvas[1] - canvas[0], canvas[2] - canvas[0], canvas[0]])
+    y, x = np.mgrid[0:rows, 0:columns]
+    edge = np.minimum(np.minimum(x, columns - 1 - x), np.minimum(y, rows - 1 - y)) + 1.0
+    share = np.minimum(edge / max(1.0, 0.04 * min(rows, columns)), 1.0).astype(np.float32)
+    tile = cv2.warpAffine(small, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    weight = cv2.warpAffine(share, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(tile, np.float32), np.asarray(weight, np.float32)

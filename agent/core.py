@@ -73,6 +73,12 @@ class Core:
         """Number of the journalled event with this key; asked in line with the commits."""
         return await asyncio.get_running_loop().run_in_executor(self._disk, self.journal.find, key)
 
+    async def read(self, seq: int) -> ev.AnyEvent | None:
+        """The journalled event with this number."""
+        loop = asyncio.get_running_loop()
+        rows = await loop.run_in_executor(self._disk, lambda: list(self.journal.replay(after=seq - 1, most=1)))
+        return ev.decode_event(rows[0].body) if rows else None
+
     async def run(self) -> None:
         """Take inputs until cancelled."""
         try:

@@ -7,8 +7,9 @@ where the interlock stands.
 import asyncio
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import zmq
@@ -69,6 +70,13 @@ class Link:
     bad_in_a_row: int = 0
 
 
+class Writing(NamedTuple):
+    """Pixels on their way to disk; ``file`` gives their path once they are there."""
+
+    image: NDArray[Any]
+    file: "asyncio.Future[str]"
+
+
 class Door:
     """Serves every driver of one daemon."""
 
@@ -91,9 +99,9 @@ class Door:
         self.suspenders = Suspenders(settings.suspend_when)
         self._sent: dict[str, float] = {}  # command id -> when it left in this epoch
         self._cancelled: set[str] = set()
-        self._saving: asyncio.Queue[tuple[bytes, Frame, zmq.Frame | bytes]] = asyncio.Queue(
-            settings.limits.frames_waiting
-        )
+        self._known = core.journal.keys("frame:")  # frames on disk or on their way there
+        self._writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="frames")
+        self._saving: asyncio.Queue[tuple[bytes, Frame, Writing | None]] = asyncio.Queue(settings.limits.frames_waiting)
         self._analysing: asyncio.Queue[tuple[Frame, str, NDArray[Any] | None]] = asyncio.Queue()
         self._images_held = 0
         self._askers: dict[str, bytes] = {}  # frame id -> the peer that sent it
@@ -126,17 +134,23 @@ class Door:
 
     async def save_frames(self) -> None:
         """Put frames on disk one after the other, journal and acknowledge them, until cancelled."""
-        while True:
-            peer, frame, part = await self._saving.get()
-            begun = time.monotonic()
-            try:
-                await self._save(peer, frame, part)
-            except BadMessageError as error:
-                await self._bad(peer, str(error), about=frame.frame_id)
-            except (OSError, CryonautError) as error:
-                METRICS.frames_refused.inc()
-                self._send(peer, Refused(reason=f"{frame.frame_id}: {error}"[:2000], retry=True, about=frame.frame_id))
-            METRICS.ingest_seconds.observe(time.monotonic() - begun)
+        try:
+            while True:
+                peer, frame, written = await self._saving.get()
+                begun = time.monotonic()
+                try:
+                    await self._save(peer, frame, written)
+                except BadMessageError as error:
+                    self._known.discard(f"frame:{frame.frame_id}")
+                    await self._bad(peer, str(error), about=frame.frame_id)
+                except (OSError, CryonautError) as error:
+                    self._known.discard(f"frame:{frame.frame_id}")
+                    METRICS.frames_refused.inc()
+                    reason = f"{frame.frame_id}: {error}"[:2000]
+                    self._send(peer, Refused(reason=reason, retry=True, about=frame.frame_id))
+                METRICS.ingest_seconds.observe(time.monotonic() - begun)
+        finally:
+            self._writers.shutdown(wait=True, cancel_futures=True)
 
     async def analyse_frames(self) -> None:
         """Ask the models about saved frames, one after the other, until cancelled."""
@@ -249,18 +263,24 @@ class Door:
         limit = self.settings.limits.frame_mb << 20
         if (size := wire.pixel_bytes(frame)) > limit:
             raise BadMessageError(f"frame {frame.frame_id} of {size} bytes: limits.frame_mb allows {limit}")
-        try:
-            self._saving.put_nowait((peer, frame, part))
-        except asyncio.QueueFull:
+        if self._saving.full():
             METRICS.frames_refused.inc()
             reason = f"{self._saving.maxsize} frames are waiting already (limits.frames_waiting)"
             self._send(peer, Refused(reason=reason, retry=True, about=frame.frame_id))
-
-    async def _save(self, peer: bytes, frame: Frame, part: zmq.Frame | bytes) -> None:
-        seq = await self.core.find(f"frame:{frame.frame_id}")
-        if seq is None:
+            return
+        key = f"frame:{frame.frame_id}"
+        written = None
+        if key not in self._known:
             image = wire.view_pixels(frame, wire.part_buffer(part))
-            file = await asyncio.to_thread(self._check_and_write, frame, image)
+            self._known.add(key)
+            # pixels of the next frame may go to disk while this one waits for its commit
+            loop = asyncio.get_running_loop()
+            written = Writing(image, loop.run_in_executor(self._writers, self._check_and_write, frame, image))
+        self._saving.put_nowait((peer, frame, written))
+
+    async def _save(self, peer: bytes, frame: Frame, written: "Writing | None") -> None:
+        if written is not None:
+            file = await written.file
             self._askers[frame.frame_id] = peer
             outcome = await self.core.submit(inp.FrameCame(frame=frame, file=file))
             seq = outcome.seq
@@ -271,12 +291,19 @@ class Door:
             if frame.frame_id in self.core.state.pending:
                 hold = self._images_held < self.settings.limits.frames_waiting
                 self._images_held += hold
-                self._analysing.put_nowait((frame, file, image if hold else None))
+                self._analysing.put_nowait((frame, file, written.image if hold else None))
             else:
                 self._answer(frame, None)
         else:  # sent again: nothing changes, the same answers
+            known = await self.core.find(f"frame:{frame.frame_id}")
+            if known is None:
+                raise CryonautError("its first copy could not be stored")
+            seq = known
             self._askers[frame.frame_id] = peer
-            if frame.frame_id not in self.core.state.pending and frame.frame_id in self._places:
+            if frame.frame_id not in self.core.state.pending:
+                event = await self.core.read(seq)
+                if isinstance(event, ev.FrameReceived):
+                    self._places[frame.frame_id] = (event.frame, event.grid_id, event.area_id)
                 self._answer(frame, None)
         if link := self.links.get(peer):
             link.bad_in_a_row = 0

@@ -34,7 +34,7 @@ create trigger if not exists no_change before update on journal begin select rai
 create trigger if not exists no_removal before delete on journal begin select raise(abort, 'append only'); end;
 insert or ignore into meta values ('format', '{FORMAT}');
 commit;
-"""
+"""  # noqa: S608 - a number of our own
 
 
 class Entry(NamedTuple):
@@ -84,8 +84,8 @@ class Journal:
         except sqlite3.DatabaseError as error:
             self.close()
             raise JournalError(
-                f"{self.path}: {' '.join(str(error).split())}. The file was left as it is; copy the folder aside and start a new session,"
-                " or bring the file back from a backup"
+                f"{self.path}: {' '.join(str(error).split())}. The file was left as it is; copy the folder aside and"
+                " start a new session, or bring the file back from a backup"
             ) from error
         except JournalError:
             self.close()
@@ -98,7 +98,8 @@ class Journal:
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=full")
             self._db.executescript(SCHEMA)
-            self._db.execute("insert or ignore into meta values ('format', ?)", (str(FORMAT),))
+        elif not self._db.execute("select name from sqlite_master where name = 'meta'").fetchone():
+            raise JournalError(f"{self.path}: is empty: the daemon has just begun, or died as it began")
         row = self._db.execute("select value from meta where name = 'format'").fetchone()
         found = row[0] if row else "no format"
         if not found.isdecimal() or int(found) > FORMAT:
@@ -137,6 +138,11 @@ class Journal:
         """Number of the event with this key, or None."""
         row = self._db.execute("select seq from journal where key = ?", (key,)).fetchone()
         return int(row[0]) if row else None
+
+    def keys(self, prefix: str) -> set[str]:
+        """The keys that begin with ``prefix``."""
+        rows = self._db.execute("select key from journal where key >= ? and key < ?", (prefix, prefix + "\U0010ffff"))
+        return {str(key) for (key,) in rows}
 
     def replay(self, after: int = 0, most: int = -1) -> Iterator[Entry]:
         """Yield at most ``most`` entries after number ``after``, oldest first."""

@@ -33,7 +33,9 @@ def run(
     from agent import logs
     from agent.cli.settings import load_settings
     from agent.daemon import Daemon
+    from agent.memory import keep_frame_memory
 
+    keep_frame_memory()
     settings = load_settings(config, set_)
     logs.configure(json=None if log == "auto" else log == "json")
     asyncio.run(Daemon(settings).run())

@@ -186,6 +186,11 @@ class Suspender(Section):
             raise ValueError("give above, below or both")
         return self
 
+    @property
+    def cause(self) -> str:
+        """The cause under which this holds the session."""
+        return f"reading:{self.reading}"
+
 
 class InferenceSettings(Section):
     """The models and the threads they may use."""

@@ -20,7 +20,7 @@ class Suspenders:
     def __init__(self, rules: Sequence[Suspender], tripped: Collection[str] = ()) -> None:
         self._rules = rules
         # rule -> since when the reading is good again
-        self._tripped: dict[int, float | None] = {n: None for n, rule in enumerate(rules) if cause_of(rule) in tripped}
+        self._tripped: dict[int, float | None] = {n: None for n, rule in enumerate(rules) if rule.cause in tripped}
 
     def feed(self, readings: Mapping[str, float], now_s: float) -> list[Held]:
         """Take in readings at a monotonic time in seconds."""
@@ -32,7 +32,7 @@ class Suspenders:
             problem = _problem(rule, value)
             if problem:
                 if number not in self._tripped:
-                    found.append(Held(cause=cause_of(rule), detail=problem))
+                    found.append(Held(cause=rule.cause, detail=problem))
                 self._tripped[number] = None
             elif self._tripped.get(number, 0.0) is None:
                 self._tripped[number] = now_s
@@ -47,14 +47,9 @@ class Suspenders:
         ]
         for number in settled:
             del self._tripped[number]
-        still = {cause_of(self._rules[number]) for number in self._tripped}
-        over = dict.fromkeys(cause_of(self._rules[number]) for number in settled)
+        still = {self._rules[number].cause for number in self._tripped}
+        over = dict.fromkeys(self._rules[number].cause for number in settled)
         return [Held(cause=cause) for cause in over if cause not in still]
-
-
-def cause_of(rule: Suspender) -> str:
-    """The cause under which a rule holds the session."""
-    return f"reading:{rule.reading}"
 
 
 def _problem(rule: Suspender, value: float) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures for everything that runs: settings on free ports, a daemon in this process, and a guard against left tasks."""
+"""Fixtures for what runs: settings on free ports, a daemon in this process, a guard against tasks left running."""
 
 import asyncio
 import inspect

@@ -39,18 +39,20 @@ def rank_squares(
     return accepted + rest[: max(0, per_grid - own)]
 
 
-def candidates(square: Square, *, min_score: float) -> list[Hole]:
+def candidates(square: Square, *, min_score: float, envelope: EnvelopeSettings) -> list[Hole]:
     """Holes of ``square`` that may be exposed, best first; an operator's word is above the score.
 
-    A hole that had dose is never among them: the agent exposes no place twice by itself.
+    A hole that was exposed is never among them: the agent exposes no place twice by itself.
     """
     found = [
         hole
         for hole in square.holes.values()
         if hole.state in OPEN_STATES
         and hole.dose_e_per_a2 == 0
+        and not hole.frame_id
         and hole.word != "rejected"
         and (hole.word == "accepted" or hole.score >= min_score)
+        and not reachable(hole.x_um, hole.y_um, envelope)
     ]
     return sorted(found, key=_order)
 

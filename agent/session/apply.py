@@ -17,6 +17,7 @@ from agent.session.state import (
     State,
     UndoStep,
     grid_of,
+    number_of,
 )
 
 UNDO_DEPTH = 20
@@ -52,7 +53,9 @@ def apply(state: State, event: ev.AnyEvent) -> State:
         case ev.CommandEnded():
             return _ended(state, event)
         case ev.AreaChanged(area_id=area_id, state=new, decision=why):
-            return _with_area(state, area_id, state_=new, why=why.why, by=why.by)
+            area = state.area(area_id)
+            by = area.by if area is not None and area.word and why.by == "agent" else why.by  # whose word it is
+            return _with_area(state, area_id, state_=new, why=why.why, by=by)
         case ev.MicrographJudged():
             state = _analysed(state, event.frame_id)
             return _with_area(
@@ -112,6 +115,8 @@ def _session(state: State, event: ev.AnyEvent) -> State:
         case ev.EpochBegan(epoch=epoch, config=config):
             return replace(state, epoch=epoch, config=config, driver="", can_pilot=False)
         case ev.DriverJoined(driver=driver, can_pilot=can_pilot):
+            if state.can_pilot and not can_pilot and driver != state.driver:
+                return state  # an adviser beside the pilot: the pilot stays the session's driver
             return replace(state, driver=driver, can_pilot=can_pilot)
         case ev.DriverLeft():
             return replace(state, driver="", can_pilot=False)
@@ -171,7 +176,11 @@ def _frame(state: State, event: ev.FrameReceived) -> State:
         return _with_grid(state, replace(grid, atlas_frames=(*grid.atlas_frames, frame.frame_id)))
     if frame.level == "medium":
         return _with_area(state, event.area_id, map_frame_id=frame.frame_id)
-    return _with_area(state, event.area_id, frame_id=frame.frame_id, defocus_um=frame.defocus_um)
+    hole = state.hole(event.area_id)
+    dose = hole.dose_e_per_a2 if hole is not None else 0.0
+    if not frame.command_id:  # taken by the microscope software itself; the dose of commands comes with their results
+        dose += frame.dose_e_per_a2 or 0.0
+    return _with_area(state, event.area_id, frame_id=frame.frame_id, defocus_um=frame.defocus_um, dose_e_per_a2=dose)
 
 
 def _analysed(state: State, frame_id: str) -> State:
@@ -219,11 +228,13 @@ def _holes(state: State, event: ev.HolesFound) -> State:
     if square is None:
         return state
     # what an operator placed, and what was visited, stays as it is
-    kept = {k: h for k, h in square.holes.items() if h.word or h.dose_e_per_a2 > 0 or h.frame_id}
-    holes = {hole.area_id: hole for hole in event.holes}
+    kept = {k: h for k, h in square.holes.items() if h.must_stay}
+    holes = {hole.area_id: hole for hole in event.holes} | kept
+    groups = {n: replace(g, hole_ids=tuple(i for i in g.hole_ids if i in holes)) for n, g in square.groups.items()}
+    ever = max([square.holes_ever, *map(number_of, (*square.holes, *holes))])
     return _with_square(
         state,
-        replace(square, holes={**holes, **kept}, lattice=event.lattice, pitch_um=event.pitch_um),
+        replace(square, holes=holes, holes_ever=ever, groups=groups, lattice=event.lattice, pitch_um=event.pitch_um),
     )
 
 
@@ -231,9 +242,9 @@ def _grouped(state: State, event: ev.GroupsPlanned) -> State:
     square = state.square(event.square_id)
     if square is None:
         return state
-    number_of = {hole_id: group.number for group in event.groups for hole_id in group.hole_ids}
+    group_of = {hole_id: group.number for group in event.groups for hole_id in group.hole_ids}
     holes = {
-        k: hole if hole.group == number_of.get(k) else replace(hole, group=number_of.get(k))
+        k: hole if hole.group == group_of.get(k) else replace(hole, group=group_of.get(k))
         for k, hole in square.holes.items()
     }
     groups: dict[int, Group] = {group.number: group for group in event.groups}
@@ -246,7 +257,15 @@ def _placed(state: State, area: Square | Hole) -> State:
     square = state.square(area.area_id)
     if square is None:
         return state
-    return _with_square(state, replace(square, holes={**square.holes, area.area_id: area}))
+    before, groups = square.holes.get(area.area_id), square.groups
+    if before is not None and (before.x_um, before.y_um) != (area.x_um, area.y_um):
+        # moved: it is out of its group, whose stage position and focus spot were chosen for the old place
+        area = replace(area, group=None)
+        groups = {n: replace(g, hole_ids=tuple(i for i in g.hole_ids if i != area.area_id)) for n, g in groups.items()}
+    ever = max(square.holes_ever, number_of(area.area_id))
+    return _with_square(
+        state, replace(square, holes={**square.holes, area.area_id: area}, holes_ever=ever, groups=groups)
+    )
 
 
 def _with_area(state: State, area_id: str, *, state_: str | None = None, **changes: Any) -> State:

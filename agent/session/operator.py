@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from agent import control_messages as say
+from agent.interlock import reachable
 from agent.messages import Expose, Goto
 from agent.session import events as ev
 from agent.session import inputs as inp
@@ -102,6 +103,8 @@ def _resume(turn: Turn, by: str) -> str:
         raise NotPossibleError("the session is in fault: look at the microscope, then `clear`, then `resume`")
     if turn.state.phase == "stopped":
         raise NotPossibleError("the session has ended; start a new one")
+    if turn.state.phase == "stopping":
+        raise NotPossibleError("the session is stopping; `pause` holds that, then `resume` goes on")
     for cause in OWN_CAUSES:
         turn.unsuspend(cause)
     forgiven = tuple(turn.state.in_a_row)
@@ -148,6 +151,7 @@ def _goto(turn: Turn, by: str, goto: say.GoTo) -> str:
         x_um, y_um = goto.x_um, goto.y_um
     else:
         raise NotPossibleError("goto needs an area, or x and y in micrometres")
+    _must_be_reachable(turn, x_um, y_um)
     turn.command(Goto(x_um=x_um, y_um=y_um), "", Decision(why=f"goto by {by}", by=by))
     return f"going to {x_um:.1f}, {y_um:.1f} µm; nothing is exposed"
 
@@ -164,6 +168,7 @@ def _areas(turn: Turn, by: str, verb: say.AnyVerb) -> str:
             return _add(turn, by, add)
         case say.MoveTarget(area_id=area_id, x_um=x_um, y_um=y_um):
             area = _open_area(turn, area_id, "moved")
+            _must_be_reachable(turn, x_um, y_um)
             dx, dy = x_um - area.x_um, y_um - area.y_um
             if isinstance(area, Square):
                 shifted = tuple((x + dx, y + dy) for x, y in area.vertices_um)
@@ -195,6 +200,11 @@ def _open_area(turn: Turn, area_id: str, what: str) -> Square | Hole:
     return area
 
 
+def _must_be_reachable(turn: Turn, x_um: float, y_um: float) -> None:
+    if why := reachable(x_um, y_um, turn.settings.interlocks):
+        raise NotPossibleError(f"({x_um:.1f}, {y_um:.1f}) µm cannot be reached: {why}")
+
+
 def _word(turn: Turn, by: str, ids: tuple[str, ...], word: str) -> str:
     edits: list[tuple[Square | Hole, Square | Hole]] = []
     for area_id in ids:
@@ -203,6 +213,8 @@ def _word(turn: Turn, by: str, ids: tuple[str, ...], word: str) -> str:
             raise NotPossibleError(f"{area_id} is under way; use skip to leave it")
         if isinstance(area, Hole) and area.dose_e_per_a2 > 0:
             raise NotPossibleError(f"{area_id} had {area.dose_e_per_a2:g} e/Å² already; it is not exposed again")
+        if isinstance(area, Hole) and area.frame_id and word == "accepted":
+            raise NotPossibleError(f"{area_id} was exposed already (frame {area.frame_id}); it is not exposed again")
         if word == "accepted":
             mapped = isinstance(area, Square) and bool(area.holes)
             state = "mapped" if mapped else "queued"
@@ -236,6 +248,7 @@ def _skip(turn: Turn, by: str, area_id: str) -> str:
 
 def _add(turn: Turn, by: str, add: say.AddTarget) -> str:
     why = f"added by {by}"
+    _must_be_reachable(turn, add.x_um, add.y_um)
     if add.square_id:
         square = turn.state.square(add.square_id)
         if square is None or is_hole(add.square_id):
@@ -252,8 +265,6 @@ def _add(turn: Turn, by: str, add: say.AddTarget) -> str:
             by=by,
             why=why,
         )
-        if square.state == "done":
-            turn.area(square.area_id, "mapped", Decision(why=f"{area.area_id} {why}", by=by))
     else:
         grid = turn.state.grid
         if grid is None:
@@ -275,6 +286,7 @@ def _add(turn: Turn, by: str, add: say.AddTarget) -> str:
             why=why,
         )
     turn.emit(ev.AreaPlaced(area=area, request="add", decision=Decision(why=why, by=by)))
+    _reopen(turn, area, by)
     if turn.state.phase == "idle":
         turn.phase("collecting", why, by)
     return f"{area.area_id} added"
@@ -286,12 +298,23 @@ def _place(turn: Turn, by: str, edits: list[tuple[Square | Hole, Square | Hole]]
     turn.emit(ev.Remembered(what=what, before=before))
     for _, after in edits:
         turn.emit(ev.AreaPlaced(area=after, request=what, decision=Decision(why=after.why, by=by)))
+        _reopen(turn, after, by)
+
+
+def _reopen(turn: Turn, area: Square | Hole, by: str) -> None:
+    """A hole that an operator wants is visited, also where the agent had finished with its square."""
+    square = turn.state.square(area.area_id)
+    if not isinstance(area, Hole) or area.word != "accepted" or square is None or square.word == "rejected":
+        return
+    if square.state in ("done", "skipped"):
+        turn.area(square.area_id, "mapped", Decision(why=f"{area.area_id} {area.why}", by=by))
 
 
 def _undo(turn: Turn, by: str) -> str:
     if not turn.state.undo:
         raise NotPossibleError("there is nothing to undo")
     step = turn.state.undo[-1]
+    under_way = {entry.area_id for entry in turn.state.outstanding.values()}
     for old in step.before:
         now = _known(turn, old.area_id)
         visited = isinstance(now, Hole) and now.dose_e_per_a2 > 0
@@ -301,7 +324,23 @@ def _undo(turn: Turn, by: str) -> str:
         now = _known(turn, old.area_id)
         restored: Square | Hole = old
         if isinstance(old, Square) and isinstance(now, Square):
-            restored = replace(old, holes=now.holes, groups=now.groups, map_frame_id=now.map_frame_id)
+            restored = replace(
+                old,
+                holes=now.holes,
+                holes_ever=now.holes_ever,
+                groups=now.groups,
+                map_frame_id=now.map_frame_id,
+                lattice=now.lattice,
+                pitch_um=now.pitch_um,
+            )
+            if now.state == "mapped" and old.state in OPEN_STATES:
+                restored = replace(restored, state="mapped")  # it was mapped meanwhile, and is not mapped again
+        elif isinstance(old, Hole) and isinstance(now, Hole):
+            restored = replace(old, group=now.group)
+        if restored.state == "busy" and old.area_id not in under_way:
+            restored = replace(
+                restored, state="mapped" if isinstance(restored, Square) and restored.holes else "queued"
+            )
         turn.emit(ev.AreaPlaced(area=restored, request="undo", decision=Decision(why=f"undone by {by}", by=by)))
     turn.emit(ev.UndoneOnce(by=by))
     return f"undone: {step.what}"

@@ -16,6 +16,7 @@ from agent.session.state import (
     grid_of,
     hole_id,
     is_hole,
+    number_of,
     square_id,
 )
 from agent.session.turn import Turn
@@ -32,7 +33,8 @@ def place_frame(turn: Turn, frame: Frame) -> tuple[str, str]:
     entry = state.outstanding.get(frame.command_id)
     area_id = entry.area_id if entry else frame.area_id
     known = state.area(area_id) if area_id else None
-    grid_id = grid_of(area_id) if known else frame.grid_id or state.grid_id or next(iter(state.grids), "G1")
+    asked = getattr(entry.command.work, "grid_id", "") if entry else ""
+    grid_id = grid_of(area_id) if known else asked or frame.grid_id or state.grid_id or next(iter(state.grids), "G1")
     if grid_id not in state.grids:
         turn.emit(ev.GridAdded(grid_id=grid_id))
     if turn.state.grid_id != grid_id:
@@ -99,8 +101,7 @@ def nearest_square(grid: Grid, point: geometry.Point) -> Square | None:
 
 def next_hole_number(square: Square) -> int:
     """A hole number that was never used in this square."""
-    numbers = [int(area_id.rpartition("-H")[2]) for area_id in square.holes]
-    return max(numbers, default=0) + 1
+    return max([square.holes_ever, *map(number_of, square.holes)]) + 1
 
 
 def merge_squares(state: State, grid: Grid, frame: Frame, finding: SquareFinding) -> tuple[Square, ...]:
@@ -136,7 +137,7 @@ def merge_squares(state: State, grid: Grid, frame: Frame, finding: SquareFinding
             if gap < 0.5 * max(known.size_um, size_um):
                 better = known.touches_edge and not found.touches_edge
                 fuller = known.touches_edge == found.touches_edge and size_um > 1.05 * known.size_um
-                free = not known.word and known.state == "found" and known.area_id not in taken
+                free = not known.word and known.state == "found" and known.area_id not in taken and not known.holes
                 if free and (better or fuller):
                     records.append(replace(sighting, area_id=known.area_id, priority=known.priority))
                     taken.add(known.area_id)
@@ -152,7 +153,7 @@ def merge_holes(grid: Grid, square: Square, frame: Frame, finding: HoleFinding) 
     A hole that an operator placed or that was exposed keeps its record; a sighting of it is not counted again.
     """
     scale = geometry.micron_per_pixel(frame)
-    kept = [hole for hole in square.holes.values() if hole.word or hole.dose_e_per_a2 > 0 or hole.frame_id]
+    kept = [hole for hole in square.holes.values() if hole.must_stay]
     number = next_hole_number(square) - 1
     holes: list[Hole] = []
     for found in finding.holes:

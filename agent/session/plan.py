@@ -66,12 +66,12 @@ def _wind_up(turn: Turn) -> bool:
     square = _under_way(state.grid) if state.grid else None
     if state.pending:
         return False
-    if state.stop_after == "square" and square is not None and state.may_command:
+    if state.stop_after == "square" and square is not None and state.may_command and state.autonomy != "suggest":
         return _collect(turn, square)
     if not state.parked and state.mode == "pilot":
         if not state.can_pilot:  # it is parked as soon as its driver is back; until then the driver keeps it safe
             return False
-        turn.command(Park(why=state.why), "", Decision(why=state.why))
+        turn.command(Park(why=state.why[:2000]), "", Decision(why=state.why))
         return False
     turn.phase("stopped", state.why)
     turn.emit(ev.Noticed(severity="info", text=f"session ended: {state.why}"))
@@ -203,7 +203,8 @@ def _collect(turn: Turn, square: Square) -> bool:
 def _groups(turn: Turn, square: Square) -> tuple[Group, ...] | None:
     """The groups of ``square`` where they have to change, else None: begun ones stay, the others are made anew."""
     holes = square.holes
-    wanted = {h.area_id: h for h in selection.candidates(square, min_score=turn.state.thresholds["hole_score"])}
+    hole_score, envelope = turn.state.thresholds["hole_score"], turn.settings.interlocks
+    wanted = {h.area_id: h for h in selection.candidates(square, min_score=hole_score, envelope=envelope)}
     free = [hole_id for hole_id, hole in wanted.items() if hole.word != "accepted"]
     shot = [h for h in holes.values() if h.word != "accepted" and (h.dose_e_per_a2 > 0 or h.frame_id)]
     quota = min(len(free), max(0, int(turn.state.thresholds["exposures_per_square"]) - len(shot)))

@@ -50,6 +50,9 @@ def started(turn: Turn, what: inp.Started) -> None:
     turn.emit(ev.EpochBegan(epoch=turn.state.epoch + 1, config=config, version=what.version))
     if turn.state.epoch == 1:
         turn.phase("collecting", "the session has begun")
+    known = {rule.cause for rule in settings.suspend_when}
+    for cause in [cause for cause in turn.state.suspensions if cause.startswith("reading:") and cause not in known]:
+        turn.unsuspend(cause)  # its rule is no longer in the config: nothing would ever end it
     if turn.state.phase != "stopped":
         turn.suspend(LINK, "waiting for the driver", severity="info")
 
@@ -82,7 +85,8 @@ def taken_over(turn: Turn, what: inp.TakenOver) -> None:
     """A person works at the microscope: let go, go on only when told."""
     for command_id in turn.state.outstanding:
         turn.emit(ev.CommandCancelled(command_id=command_id, why=what.why))
-    turn.phase("paused", f"taken over at the microscope: {what.why}", by="microscope")
+    if turn.state.phase != "fault":  # only an operator's `clear` leads out of a fault
+        turn.phase("paused", f"taken over at the microscope: {what.why}", by="microscope")
     turn.emit(ev.Noticed(severity="alarm", text=f"taken over at the microscope: {what.why}; resume when done"))
 
 
@@ -228,6 +232,8 @@ def result_came(turn: Turn, result: CommandResult) -> None:
         area = turn.state.area(entry.area_id)
         if area is not None and area.state == "busy":
             turn.area(entry.area_id, "queued", Decision(why=f"cancelled: {result.message}"))
+        if isinstance(work, AcquireAtlas):
+            turn.grid(work.grid_id, "loaded", f"the atlas was cancelled and is taken again: {result.message}")
     else:
         _not_done(turn, entry.area_id, result, work)
     hole = turn.state.hole(entry.area_id)
@@ -245,6 +251,9 @@ def _not_done(turn: Turn, area_id: str, result: CommandResult, work: AnyWork) ->
         kind = ErrorKind.OUTSIDE_ENVELOPE if result.status == "refused" else ErrorKind.SCRIPT
     why = result.message or f"{work.__struct_config__.tag} {result.status}"
     match work:
+        case AcquireAtlas(grid_id=grid_id) if _atlas_again(turn, grid_id, kind):
+            turn.emit(ev.ErrorCounted(error=kind, area_id=grid_id, why=why, will="try again"))
+            turn.grid(grid_id, "loaded", f"the atlas is taken again: {why}")
         case AcquireAtlas(grid_id=grid_id):
             turn.emit(ev.ErrorCounted(error=kind, area_id=grid_id, why=why, will="go on"))
             turn.emit(ev.Noticed(severity="warning", text=f"atlas of {grid_id} is not whole: {why}"))
@@ -259,6 +268,12 @@ def _not_done(turn: Turn, area_id: str, result: CommandResult, work: AnyWork) ->
             turn.emit(ev.Noticed(severity="warning", text=f"goto failed: {why}"))
         case _:
             turn.error(kind, area_id, why, work)
+
+
+def _atlas_again(turn: Turn, grid_id: str, kind: ErrorKind) -> bool:
+    """Whether an atlas of which nobody knows how far it came is taken again: its dose is next to nothing."""
+    tried = turn.state.attempts.get(f"{kind} {grid_id}", 0)
+    return kind == ErrorKind.OUTCOME_UNKNOWN and tried < turn.settings.error_row(kind).retries
 
 
 def _done(turn: Turn, area_id: str, result: CommandResult, work: object, frames: int) -> None:

@@ -19,11 +19,11 @@ OPEN_STATES: tuple[AreaState, ...] = ("found", "queued")
 
 # The only moves between phases. A person reaches every phase they need from every other; `stopped` is the end.
 PHASE_MOVES: dict[Phase, tuple[Phase, ...]] = {
-    "idle": ("collecting", "paused", "stopping", "stopped", "fault"),
+    "idle": ("collecting", "pausing", "paused", "stopping", "stopped", "fault"),
     "collecting": ("pausing", "paused", "stopping", "stopped", "fault", "idle"),
     "pausing": ("paused", "collecting", "stopping", "stopped", "fault"),
     "paused": ("collecting", "idle", "stopping", "stopped", "fault"),
-    "stopping": ("stopped", "fault", "paused"),
+    "stopping": ("stopping", "stopped", "fault", "pausing", "paused"),  # to itself: another word about when
     "fault": ("paused", "stopped"),
     "stopped": (),
 }
@@ -65,6 +65,11 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     quality_label: str = ""
     features: dict[str, float] = {}
 
+    @property
+    def must_stay(self) -> bool:
+        """Whether no new finding may replace it: an operator spoke of it, or it was exposed."""
+        return bool(self.word or self.priority or self.frame_id) or self.dose_e_per_a2 > 0 or self.state == "busy"
+
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Holes that share one stage position and are reached by image shift, with their focus spot."""
@@ -98,6 +103,7 @@ class Square(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     map_frame_id: str = ""  # its medium-mag frame
     features: dict[str, float] = {}
     holes: dict[str, Hole] = {}
+    holes_ever: int = 0  # the highest hole number that was ever given: ids are not used again
     groups: dict[int, Group] = {}
     lattice: str = ""
     pitch_um: float | None = None
@@ -200,7 +206,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(work, Park):
             return self.can_pilot and self.phase == "stopping"
         if isinstance(work, Goto):
-            return self.can_pilot and self.phase in ("paused", "idle")
+            return self.can_pilot and (self.phase in ("paused", "idle") or self.may_command)
         return self.may_command
 
     def square(self, area_id: str) -> Square | None:
@@ -230,7 +236,7 @@ def hole_id(square: str, number: int) -> str:
 
 def grid_of(area_id: str) -> str:
     """Grid part of an area id."""
-    head = area_id.split("-H")[0] if is_hole(area_id) else area_id
+    head = square_of(area_id)
     return head.rsplit("-S", 1)[0] if "-S" in head else head
 
 
@@ -243,6 +249,11 @@ def is_hole(area_id: str) -> bool:
     """Whether the id is that of a hole."""
     head, _, tail = area_id.rpartition("-H")
     return tail.isdigit() and "-S" in head
+
+
+def number_of(area_id: str) -> int:
+    """Number of a hole within its square."""
+    return int(area_id.rpartition("-H")[2])
 
 
 def summary(state: State) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from agent.session.state import (
     AreaState,
     Decision,
     GridState,
+    Hole,
     Phase,
     State,
     is_hole,
@@ -92,7 +93,9 @@ class Turn:
 
     def _once_more(self, area_id: str, decision: Decision) -> None:
         area = self.state.area(area_id)
-        if area is not None and area.state in ("busy", "exposed"):
+        if isinstance(area, Hole) and area.state in ("busy", "exposed") and area.dose_e_per_a2 > 0:
+            self.area(area_id, "skipped", decision)  # the dose is spent: no place is exposed twice
+        elif area is not None and area.state in ("busy", "exposed"):
             mapped = not is_hole(area_id) and getattr(area, "holes", None)
             self.area(area_id, "mapped" if mapped else "queued", decision)
 
@@ -113,6 +116,7 @@ class Turn:
                 self._once_more(area_id, decision)
                 self.fault(decision.why)
             case "next_grid":
+                self._skip(area_id, decision, work)
                 if self.state.grid_id:
                     self.grid(self.state.grid_id, "skipped", decision.why)
         if kind == ErrorKind.OUTCOME_UNKNOWN and isinstance(work, Expose):
@@ -143,6 +147,8 @@ class Turn:
             self.emit(planned)
         elif is_hole(area_id):
             self.area(area_id, "done", decision)
+        elif square is not None and square.state == "busy":  # without a map there is nothing to go on with
+            self.area(area_id, "mapped" if square.holes else "skipped", decision)
 
     def fault(self, why: str, by: str = "agent") -> None:
         """Stop everything, reach the safe state, and wait for a person."""

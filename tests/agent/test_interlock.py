@@ -133,7 +133,7 @@ def test_a_refusal_names_value_limit_and_key(work: AnyWork, text: str) -> None:
 def test_dose_adds_up_over_the_area() -> None:
     shot = command(Expose(area_id="A", x_um=0.0, y_um=0.0, dose_e_per_a2=50.0))
     interlock.check(shot, ENVELOPE, dose_so_far_e_per_a2=30.0)
-    with pytest.raises(EnvelopeError, match="dose of the area 80.5"):
+    with pytest.raises(EnvelopeError, match=r"dose of the area 80\.5"):
         interlock.check(shot, ENVELOPE, dose_so_far_e_per_a2=30.5)
 
 

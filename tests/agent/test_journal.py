@@ -97,7 +97,7 @@ def test_a_reopened_journal_goes_on_with_number_and_chain(tmp_path: Path) -> Non
 
 
 def test_a_second_writer_is_refused_with_the_way_out(journal: Journal, tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match="another cryonaut daemon writes to this session.*session.name"):
+    with pytest.raises(JournalError, match=r"another cryonaut daemon writes to this session.*session\.name"):
         Journal(tmp_path / "s")
     assert add(journal, "the first goes on") == 1
 
@@ -205,12 +205,13 @@ def test_a_damaged_file_is_refused_with_one_line_and_left_as_it_is(tmp_path: Pat
 def test_a_file_that_is_no_database_is_refused(tmp_path_factory: pytest.TempPathFactory, junk: bytes) -> None:
     folder = tmp_path_factory.mktemp("junk")
     (folder / FILE_NAME).write_bytes(junk)
+    said = ""
     try:
         Journal(folder).close()  # sqlite takes an empty file for a new database
     except JournalError as error:
-        assert "\n" not in str(error)
-    else:
-        assert not junk.rstrip(b"\x00") or len(junk) < 16
+        said = str(error)
+    assert "\n" not in said
+    assert said or not junk.rstrip(b"\x00") or len(junk) < 16
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path_factory: pytest.TempPath
         ("update meta set value = '99'", "format 99; this version reads up to 1: update cryonaut"),
         ("update meta set value = 'new'", "format new;"),
         ("delete from meta", "format no format;"),
-        ("drop table meta", "no such table: meta"),
+        ("drop table meta", "is empty"),
         ("drop table journal", "no such table: journal"),
     ],
 )

@@ -6,7 +6,7 @@ from agent import geometry
 from agent.drawing import length_words, round_length_um, score_colour
 from agent.errors import BadFileError
 from agent.messages import Frame
-from agent.report.pictures import Mosaic, Picture, load, mosaic, view
+from agent.report.pictures import Mosaic, Picture, is_flat, load, mosaic, view
 from agent.report.record import Record
 from agent.session.state import Grid, Group, Hole, Square
 
@@ -128,12 +128,9 @@ def square_view(record: Record, square: Square, side_px: int) -> SquareView:
 def _square_view(square: Square, picture: Picture, frame: Frame | None) -> SquareView:
     taken = [hole for hole in square.holes.values() if hole.frame_id]
     good = sum(hole.quality_label == "good" for hole in taken)
-    try:
-        scale = 1 / geometry.micron_per_pixel(frame) if frame is not None else 0.0
-    except ZeroDivisionError:
-        scale = 0.0
-    if frame is None or not scale:
+    if frame is None or is_flat(frame):
         return SquareView(square, picture, 0, 0, 1, (), (), None, len(taken), good)
+    scale = 1 / geometry.micron_per_pixel(frame)
     rows, columns = frame.shape
     unit = max(rows, columns) / 900
     order = {"open": 0, "inferred": 0, "left out": 0}

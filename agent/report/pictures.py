@@ -118,15 +118,16 @@ def power_spectrum(image: Plain, side_px: int = 112) -> Picture:
 
 def mosaic(record: Record, frames: Sequence[ev.FrameReceived], side_px: int = ATLAS_PX) -> Mosaic:
     """The low-mag frames of one grid at their stage positions, tiles brought to one brightness where they overlap."""
+    notes = [f"frame {r.frame.frame_id}: its image-to-stage matrix is flat" for r in frames if is_flat(r.frame)]
+    frames = [received for received in frames if not is_flat(received.frame)]
     corners = np.array([corner for received in frames for corner in _corners(received.frame)]).reshape(-1, 2)
     if corners.size == 0:
-        return Mosaic(Picture(note="no low-mag frame was taken"), 0.0, 0.0, 1.0)
+        return Mosaic(Picture(note="no low-mag frame that can be shown was taken"), 0.0, 0.0, 1.0, tuple(notes))
     low, high = corners.min(axis=0), corners.max(axis=0)
     finest = min(geometry.micron_per_pixel(received.frame) for received in frames)
     um_per_px = max(float((high - low).max()) / side_px, finest, 1e-6)
     columns, rows = (max(1, int(n)) for n in np.ceil((high - low) / um_per_px))
     total, weight = np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32)
-    notes = []
     for received in frames:
         try:
             tile, share = _placed(load(record, received), received.frame, low, um_per_px, (columns, rows))
@@ -149,6 +150,11 @@ def mosaic(record: Record, frames: Sequence[ev.FrameReceived], side_px: int = AT
     return Mosaic(jpeg(stretch(image), 74), float(low[0]), float(low[1]), um_per_px, tuple(notes))
 
 
+def is_flat(frame: Frame) -> bool:
+    """Whether the frame's matrix maps the image to a line or a point, so that nothing can be placed by it."""
+    return geometry.micron_per_pixel(frame) <= 1e-3 * max(abs(v) for v in geometry.image_to_stage(frame))
+
+
 def _corners(frame: Frame) -> list[tuple[float, float]]:
     rows, columns = frame.shape
     return [geometry.pixel_to_stage(frame, x, y) for x in (-0.5, columns - 0.5) for y in (-0.5, rows - 0.5)]
@@ -158,7 +164,7 @@ def _placed(
     image: Plain, frame: Frame, low: NDArray[np.float64], um_per_px: float, size: tuple[int, int]
 ) -> tuple[Plain, Plain]:
     """A tile on the canvas of (columns, rows) = ``size``, and its weight there: 1 inside, falling to the edges."""
-    factor = max(1, int(um_per_px / geometry.micron_per_pixel(frame)))
+    factor = max(1, min(int(um_per_px / geometry.micron_per_pixel(frame)), *image.shape))
     rows, columns = image.shape[0] // factor, image.shape[1] // factor
     small = cv2.resize(image[: rows * factor, : columns * factor], (columns, rows), interpolation=cv2.INTER_AREA)
     places = np.array([(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])  # of the shrunk tile; their pixels in the frame follow

@@ -323,6 +323,22 @@ def test_no_file_outside_the_session_is_opened(tmp_path: Path) -> None:
     assert "outside the session folder" in Page(render(tmp_path / "s")).words
 
 
+@pytest.mark.parametrize("matrix", [(0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0), (1e-300, 0.0, 0.0, 1.0)])
+def test_a_frame_that_cannot_be_placed_is_left_out(tmp_path: Path, matrix: tuple[float, ...]) -> None:
+    s = a_session(tmp_path)
+    image = noise(32, 32)
+    for name, level, area in (("odd1", "low", ""), ("odd2", "medium", "G1-S002")):
+        frame = Frame(
+            frame_id=name, session_id="s", level=level, pixel_size_angstrom=1e4, shape=image.shape, dtype="<u2",
+            digest=digest(image), image_to_stage=matrix,
+        )  # fmt: skip
+        s.add(ev.FrameReceived(frame=frame, file=s.store.save(frame, image), grid_id="G1", area_id=area))
+    s.journal.close()
+    words = Page(render(tmp_path)).words
+    assert "frame odd1: its image-to-stage matrix is flat" in words
+    assert "G1-S002 · score" in words
+
+
 def test_a_changed_row_is_told(tmp_path: Path) -> None:
     s = a_session(tmp_path)
     s.journal._db.execute("drop trigger no_change")

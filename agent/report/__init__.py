@@ -7,11 +7,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from agent.report import collect
+from agent.report import collect, decisions
 from agent.report.cards import cards, damaged
 from agent.report.maps import grid_view, short, square_view
 from agent.report.record import Record, read
 from agent.report.timings import timings
+from agent.report.troubles import troubles
 
 __all__ = ["render"]
 
@@ -60,23 +61,23 @@ def view_of(record: Record, now_utc: float) -> dict[str, Any]:
     squares = tuple(square_view(record, square, side_px) for square in mapped)
     micrographs = cards(record)
     figures = collect.counts(record)
-    troubles = collect.troubles(record)
+    wrong = troubles(record)
     unread = damaged([square.picture for square in squares] + [card.picture for card in micrographs])
     unread += sum(len(grid.notes) for grid in grids)
-    decisions = collect.choices(record)
+    choices = decisions.choices(record)
     return {
         "record": record,
         "state": record.state,
-        "headline": collect.headline(record, figures, troubles, unread, now_utc),
+        "headline": collect.headline(record, figures, wrong, unread, now_utc),
         "counts": figures,
-        "troubles": troubles,
+        "troubles": wrong,
         "grids": grids,
         "squares": squares,
         "cards": micrographs,
         "timings": timings(record),
-        "decisions": decisions[: collect.MOST_DECISIONS],
-        "decisions_left_out": max(0, len(decisions) - collect.MOST_DECISIONS),
-        "operators": collect.operators(record),
+        "decisions": choices[: decisions.MOST_DECISIONS],
+        "decisions_left_out": max(0, len(choices) - decisions.MOST_DECISIONS),
+        "operators": decisions.operators(record),
         "facts": collect.facts(record),
         "now_utc": now_utc,
     }

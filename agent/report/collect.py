@@ -1,18 +1,14 @@
-"""What the page says in words and numbers: headline, counts, what went wrong, decisions, overrides, the record."""
+"""What the page says in words and numbers: headline, counts, the record itself."""
 
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
-
-from agent.report.record import Happened, Record
+from agent.report.record import Record
+from agent.report.troubles import Trouble
 from agent.session import events as ev
-from agent.session.state import Decision, Hole, Square
-from agent.words import area_of, severity_of, text_of, who
+from agent.session.state import Hole, Square
 
-MOST_DECISIONS = 4_000
 DONE = "stopped"
 
 
@@ -30,44 +26,6 @@ class Counts:
     good_per_hour: float | None
     hours: float
     dose_e_per_a2: float
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Warnings of one kind, with what the policy did about them."""
-
-    severity: str
-    what: str
-    count: int
-    first_utc: float
-    last_utc: float
-    where: tuple[str, ...]
-    why: str
-    did: str
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One row of the decision table."""
-
-    seq: int
-    utc: float
-    what: str
-    why: str
-    by: str
-    model: str
-    config: str
-    score: float | None
-    runner_up: str
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """Something that an operator asked for or changed."""
-
-    utc: float
-    by: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,100 +95,6 @@ def headline(record: Record, figures: Counts, troubles: tuple[Trouble, ...], dam
     verdict = "; ".join(wrong) if wrong else "nothing is wrong" if state.phase == DONE else "nothing is wrong so far"
     mood = "alarm" if severe else "warning" if wrong else "well"
     return Headline(mood, verdict[0].upper() + verdict[1:], did, ended)
-
-
-def troubles(record: Record) -> tuple[Trouble, ...]:
-    """Warnings and alarms, those of one kind together, the gravest first."""
-    noticed = {item.event.text for item in record.happened if isinstance(item.event, ev.Noticed)}
-    groups: dict[tuple[str, str, str], list[tuple[Happened, str, str]]] = {}
-    for item in record.happened:
-        event, severity = item.event, severity_of(item.event)
-        if severity == "info":
-            continue
-        match event:
-            case ev.Suspended() if f"suspended ({event.cause}): {event.detail}" in noticed:
-                continue  # said by the notice, with its own severity
-            case ev.FrameSetAside():
-                continue  # the error that it counts as follows
-            case ev.ErrorCounted():
-                key = (severity, str(event.error).replace("_", " "), event.will)
-                entry = (item, event.area_id or "session", event.why)
-            case ev.Noticed():
-                head, _, rest = event.text.partition(": ")
-                did = "held the session" if head.startswith("suspended (") else ""
-                key = (severity, head if rest else event.text, did)
-                entry = (item, "", rest)
-            case ev.SafeOrdered(why=why):
-                key = (severity, "safe state", "told the driver to reach its safe state")
-                entry = (item, "", why)
-            case _:
-                key = (severity, text_of(event), "held the session" if isinstance(event, ev.Suspended) else "")
-                entry = (item, area_of(event), "")
-        groups.setdefault(key, []).append(entry)
-    rows = [
-        Trouble(
-            severity=severity,
-            what=what,
-            count=len(entries),
-            first_utc=entries[0][0].utc,
-            last_utc=entries[-1][0].utc,
-            where=tuple(dict.fromkeys(where for _, where, _ in entries if where)),
-            why=entries[-1][2],
-            did=did,
-        )
-        for (severity, what, did), entries in groups.items()
-    ]
-    return tuple(sorted(rows, key=lambda row: (row.severity != "alarm", row.first_utc)))
-
-
-def choices(record: Record) -> tuple[Choice, ...]:
-    """Every decision that the journal holds, oldest first; bare changes of state are left out."""
-    rows = []
-    for item in record.happened:
-        decision: Decision | None = getattr(item.event, "decision", None)
-        if decision is None:
-            continue
-        match item.event:
-            case ev.CommandIssued(command=command, area_id=area):
-                what = f"{str(command.work.__struct_config__.tag).replace('_', ' ')} {area}".strip()
-            case ev.AreaChanged(area_id=area, state=state):
-                if state == "busy" or decision.why == state:
-                    continue  # the command that follows says the same
-                what = f"{area} {state}"
-            case ev.GridChanged(grid_id=grid, state=state):
-                what = f"grid {grid} {state}"
-            case ev.GroupsPlanned(square_id=area):
-                what = f"{area} groups"
-            case ev.AreaPlaced(area=place):
-                what = f"{place.area_id} {place.state}"
-            case _:
-                continue
-        model = f"{decision.model} {decision.fingerprint[:8]}".strip()
-        rows.append(
-            Choice(
-                item.seq, item.utc, what, decision.why, decision.by, model, decision.config, decision.score,
-                decision.runner_up,
-            )
-        )  # fmt: skip
-    return tuple(rows)
-
-
-def operators(record: Record) -> tuple[Said, ...]:
-    """What people asked for and changed."""
-    rows = []
-    for item in record.happened:
-        match item.event:
-            case ev.Requested(verb=verb, by=by):
-                asked: dict[str, Any] = {k: v for k, v in msgspec.to_builtins(verb).items() if k != "verb" and v}
-                given = ", ".join(f"{k} {', '.join(v) if isinstance(v, list) else v}" for k, v in asked.items())
-                rows.append(Said(item.utc, by, text_of(item.event) + (f" ({given})" if given else "")))
-            case ev.SettingChanged() | ev.UndoneOnce():
-                rows.append(Said(item.utc, who(item.event), text_of(item.event)))
-            case ev.AreaPlaced() | ev.PhaseChanged() if who(item.event) != "agent":
-                rows.append(Said(item.utc, who(item.event), text_of(item.event)))
-            case _:
-                pass
-    return tuple(rows)
 
 
 def facts(record: Record) -> list[tuple[str, str]]:

@@ -110,6 +110,8 @@ class Core:
         if not events:
             return Outcome([], answer, self.state.seq)
         drafts = [Draft(ev.kind_of(event), ev.encode_event(event), key_of(event)) for event in events]
+        for draft in drafts:
+            _must_be_readable(draft)
         loop = asyncio.get_running_loop()
         try:
             seq = await loop.run_in_executor(self._disk, self._commit, drafts, utc, state.epoch)
@@ -130,6 +132,15 @@ class Core:
 
     def _commit(self, drafts: list[Draft], utc: float, epoch: int) -> int:
         return self.journal.append(drafts, utc=utc, epoch=epoch)
+
+
+def _must_be_readable(draft: Draft) -> None:
+    """Refuse what no restart could read back: a number that is none, a command beyond the bounds of the wire."""
+    try:
+        ev.decode_event(draft.body)
+    except ValueError as error:
+        log.error("event.unreadable", kind=draft.kind, error=str(error))
+        raise CryonautError(f"internal error: event {draft.kind} cannot be journalled: {error}") from error
 
 
 def key_of(event: ev.AnyEvent) -> str | None:

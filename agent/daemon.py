@@ -188,7 +188,7 @@ class Daemon:
 
     async def _beat(self) -> None:
         """Feed the heartbeat from the core: when the core is stuck, drivers hear nothing and make themselves safe."""
-        disk_low = ""
+        disk_low = self.core.state.suspensions.get("disk", "")
         while True:
             await asyncio.sleep(self.settings.link.heartbeat_s)
             try:

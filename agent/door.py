@@ -17,7 +17,7 @@ import zmq.asyncio
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from agent import interlock, wire
+from agent import geometry, interlock, wire
 from agent.answers import targets_for
 from agent.core import Core
 from agent.errors import BadMessageError, CryonautError, EnvelopeError, JournalError
@@ -55,6 +55,9 @@ from agent.suspenders import Suspenders
 log = structlog.get_logger("door")
 GRACE_S = 10.0  # a driver's own time limit comes first
 BAD_FRAMES_IN_A_ROW = 3
+ASK_AGAIN_S = 5.0  # a command that its driver does not work on was lost, or its result was
+MOST_ANSWERS = 10_000
+SMALLEST_PIXEL_UM, LARGEST_PIXEL_UM = 1e-7, 1e3
 
 
 @dataclass
@@ -96,7 +99,7 @@ class Door:
         self.settings = settings
         self.keyring = keyring
         self.links: dict[bytes, Link] = {}
-        self.suspenders = Suspenders(settings.suspend_when)
+        self.suspenders = Suspenders(settings.suspend_when, tripped=core.state.suspensions)
         self._sent: dict[str, float] = {}  # command id -> when it left in this epoch
         self._cancelled: set[str] = set()
         self._known = core.journal.keys("frame:")  # frames on disk or on their way there
@@ -104,7 +107,9 @@ class Door:
         self._saving: asyncio.Queue[tuple[bytes, Frame, Writing | None]] = asyncio.Queue(settings.limits.frames_waiting)
         self._analysing: asyncio.Queue[tuple[Frame, str, NDArray[Any] | None]] = asyncio.Queue()
         self._images_held = 0
-        self._askers: dict[str, bytes] = {}  # frame id -> the peer that sent it
+        self._askers: dict[str, str] = {}  # frame id -> name of the driver that sent it
+        self._answers: dict[str, tuple[str, str]] = {}  # frame id -> note and model of its answer
+        self._owed: dict[str, Frame] = {}  # answered while its driver was away
         self._places: dict[str, tuple[Frame, str, str]] = {}
         self._outbox: asyncio.Queue[tuple[bytes, Message]] = asyncio.Queue()
         core.listeners.append(self._heard_event)
@@ -122,6 +127,9 @@ class Door:
                 await self._bad(peer.bytes, str(error))
             except CryonautError as error:
                 self._send(peer.bytes, Refused(reason=str(error)[:2000], retry=True))
+            except Exception as error:  # a defect of ours in one message must not end the night
+                log.exception("door.defect")
+                await self._bad(peer.bytes, f"internal error: {type(error).__name__}: {error}")
 
     async def post(self) -> None:
         """Send what is in the outbox, in order, until cancelled."""
@@ -148,6 +156,10 @@ class Door:
                     METRICS.frames_refused.inc()
                     reason = f"{frame.frame_id}: {error}"[:2000]
                     self._send(peer, Refused(reason=reason, retry=True, about=frame.frame_id))
+                except Exception as error:  # a defect of ours in one frame must not end the night
+                    self._known.discard(f"frame:{frame.frame_id}")
+                    log.exception("door.defect", frame=frame.frame_id)
+                    await self._bad(peer, f"internal error: {type(error).__name__}: {error}", about=frame.frame_id)
                 METRICS.ingest_seconds.observe(time.monotonic() - begun)
         finally:
             self._writers.shutdown(wait=True, cancel_futures=True)
@@ -161,26 +173,31 @@ class Door:
                 if image is None:
                     image = await asyncio.to_thread(self.store.load, file, frame.digest)
                 what = await self.analyst.analyse(frame, image)
-            except CryonautError as error:
+            except Exception as error:
+                log.exception("analysis.failed", frame=frame.frame_id)
                 what = inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why=str(error))
             image = None
             self._images_held -= held
             if isinstance(what, inp.Analysed):
                 METRICS.inference_seconds.labels(level=frame.level).observe(what.elapsed_s)
-            await self._insist(what)
+            if not await self._insist(what):
+                what = inp.AnalysisFailed(
+                    frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why="its finding could not be worked with"
+                )
+                await self._insist(what)
             self._answer(frame, what)
 
-    async def _insist(self, what: inp.AnyInput) -> None:
+    async def _insist(self, what: inp.AnyInput) -> bool:
         """Hand a finding in until the journal takes it: a full disk must not lose it."""
         while True:
             try:
                 await self.core.submit(what)
-                return
+                return True
             except JournalError:
                 await asyncio.sleep(self.settings.link.heartbeat_s)
             except CryonautError as error:
                 log.error("finding.lost", error=str(error))
-                return
+                return False
 
     # ------------------------------------------------------------------------------------------ coming in
 
@@ -203,12 +220,19 @@ class Door:
         match message:
             case Frame():
                 if len(parts) != 2:
-                    raise BadMessageError(f"frame {message.frame_id}: {len(parts)} parts: a header and pixels are 2")
-                self._frame(peer, message, parts[1])
+                    text = f"frame {message.frame_id}: {len(parts)} parts: a header and pixels are 2"
+                    await self._bad(peer, text, about=message.frame_id)
+                    return
+                try:
+                    self._frame(peer, message, parts[1])
+                except BadMessageError as error:
+                    await self._bad(peer, str(error), about=message.frame_id)
             case CommandResult():
                 await self._result(peer, message)
-            case Heartbeat(progress=progress, state=state):
+            case Heartbeat(progress=progress, state=state, working_on=working_on):
                 link.progress = progress
+                if link is self._pilot():
+                    self._ask_again(working_on)
                 if state is not None:
                     link.scope = state
                     await self._report(state)
@@ -234,6 +258,7 @@ class Door:
                 self._send(peer, Refused(reason=reason, retry=True, about="pilot"))
                 return
         outcome = await self.core.submit(inp.SaidHello(hello=hello))
+        await self._report(hello.state)  # before anything is sent: what it says may hold the session
         self.links[peer] = Link(peer, hello.driver, hello.can_pilot, time.monotonic(), scope=hello.state)
         state = self.core.state
         self._send(
@@ -248,11 +273,25 @@ class Door:
             ),
         )
         if state.phase == "fault":
-            self._send(peer, Safe(why=state.why, epoch=state.epoch))
-        # what the driver does not have under way is asked for again; it does nothing twice
-        self._sent = {hello.running: time.monotonic()} if hello.running in state.outstanding else {}
-        self._cancelled.clear()
+            self._send(peer, Safe(why=state.why[:2000], epoch=state.epoch))
+        if hello.can_pilot:
+            # what the driver does not have under way is asked for again; it does nothing twice
+            self._sent = {hello.running: time.monotonic()} if hello.running in state.outstanding else {}
+            self._cancelled.clear()
         log.info("driver.joined", driver=hello.driver, software=hello.software, events=len(outcome.events))
+        self._dispatch()
+        for frame in list(self._owed.values()):
+            self._answer(frame, None)
+
+    def _ask_again(self, working_on: str) -> None:
+        """Send what the driver should have and does not work on: the link may have lost it, or its result."""
+        now = time.monotonic()
+        lost = [i for i, sent in self._sent.items() if i != working_on and now - sent > ASK_AGAIN_S]
+        for command_id in lost:
+            entry = self.core.state.outstanding.get(command_id)
+            if entry is not None and not entry.cancelled:
+                log.warning("command.asked_again", command=command_id)
+                del self._sent[command_id]
         self._dispatch()
 
     def _frame(self, peer: bytes, frame: Frame, part: zmq.Frame) -> None:
@@ -268,6 +307,11 @@ class Door:
             reason = f"{self._saving.maxsize} frames are waiting already (limits.frames_waiting)"
             self._send(peer, Refused(reason=reason, retry=True, about=frame.frame_id))
             return
+        if not SMALLEST_PIXEL_UM <= (scale := geometry.micron_per_pixel(frame)) <= LARGEST_PIXEL_UM:
+            raise BadMessageError(
+                f"frame {frame.frame_id}: its pixels are {scale:.3g} µm (pixel_size_angstrom, image_to_stage);"
+                f" {SMALLEST_PIXEL_UM:g} to {LARGEST_PIXEL_UM:g} µm are possible"
+            )
         key = f"frame:{frame.frame_id}"
         written = None
         if key not in self._known:
@@ -281,30 +325,34 @@ class Door:
     async def _save(self, peer: bytes, frame: Frame, written: "Writing | None") -> None:
         if written is not None:
             file = await written.file
-            self._askers[frame.frame_id] = peer
+            self._asked_by(frame, peer)
             outcome = await self.core.submit(inp.FrameCame(frame=frame, file=file))
             seq = outcome.seq
             METRICS.frames.labels(level=frame.level).inc()
             place = next((e for e in outcome.events if isinstance(e, ev.FrameReceived)), None)
             if place is not None:
                 self._places[frame.frame_id] = (frame, place.grid_id, place.area_id)
+            self._accept(peer, frame, seq)
             if frame.frame_id in self.core.state.pending:
                 hold = self._images_held < self.settings.limits.frames_waiting
                 self._images_held += hold
                 self._analysing.put_nowait((frame, file, written.image if hold else None))
             else:
                 self._answer(frame, None)
-        else:  # sent again: nothing changes, the same answers
-            known = await self.core.find(f"frame:{frame.frame_id}")
-            if known is None:
-                raise CryonautError("its first copy could not be stored")
-            seq = known
-            self._askers[frame.frame_id] = peer
-            if frame.frame_id not in self.core.state.pending:
-                event = await self.core.read(seq)
-                if isinstance(event, ev.FrameReceived):
-                    self._places[frame.frame_id] = (event.frame, event.grid_id, event.area_id)
-                self._answer(frame, None)
+            return
+        # sent again: nothing changes, the same answers
+        known = await self.core.find(f"frame:{frame.frame_id}")
+        if known is None:
+            raise CryonautError("its first copy could not be stored")
+        self._asked_by(frame, peer)
+        self._accept(peer, frame, known)
+        if frame.frame_id not in self.core.state.pending:
+            event = await self.core.read(known)
+            if isinstance(event, ev.FrameReceived):
+                self._places[frame.frame_id] = (event.frame, event.grid_id, event.area_id)
+            self._answer(frame, None)
+
+    def _accept(self, peer: bytes, frame: Frame, seq: int) -> None:
         if link := self.links.get(peer):
             link.bad_in_a_row = 0
         self._send(peer, Accepted(about=frame.frame_id, seq=seq))
@@ -390,18 +438,31 @@ class Door:
         self._send(pilot.peer, command)
 
     def _answer(self, frame: Frame, what: inp.Analysed | inp.AnalysisFailed | None) -> None:
-        peer = self._askers.pop(frame.frame_id, None)
         place = self._places.get(frame.frame_id)
-        if peer is None or place is None:
+        if place is None:
             return
-        note = what.why if isinstance(what, inp.AnalysisFailed) else ""
-        model = ""
-        if isinstance(what, inp.Analysed):
-            note, model = what.finding.note, what.model
+        if isinstance(what, inp.AnalysisFailed):
+            self._answers[frame.frame_id] = (what.why[:2000], "")
+        elif isinstance(what, inp.Analysed):
+            self._answers[frame.frame_id] = (what.finding.note[:2000], what.model)
+        for kept in (self._places, self._answers, self._owed, self._askers):
+            while len(kept) > MOST_ANSWERS:
+                kept.pop(next(iter(kept)))
+        name = self._askers.get(frame.frame_id)  # not known after a start of the daemon: whoever is there then
+        links = [link for link in self.links.values() if name is None or link.name == name]
+        if not links:
+            self._owed[frame.frame_id] = frame
+            return
+        self._owed.pop(frame.frame_id, None)
+        self._askers.pop(frame.frame_id, None)
+        note, model = self._answers.get(frame.frame_id, ("", ""))
         _, grid_id, area_id = place
-        self._send(peer, targets_for(self.core.state, frame, grid_id, area_id, note[:2000], model))
-        while len(self._places) > 10_000:
-            self._places.pop(next(iter(self._places)))
+        for link in links:
+            self._send(link.peer, targets_for(self.core.state, frame, grid_id, area_id, note, model))
+
+    def _asked_by(self, frame: Frame, peer: bytes) -> None:
+        if link := self.links.get(peer):
+            self._askers[frame.frame_id] = link.name
 
     def _heard_event(self, _seq: int, _utc: float, event: ev.AnyEvent) -> None:
         pilot = self._pilot()
@@ -412,6 +473,9 @@ class Door:
             self._send(pilot.peer, Safe(why=event.why[:2000], epoch=epoch))
         elif isinstance(event, ev.Released):
             self._send(pilot.peer, Release(epoch=epoch))
+        elif isinstance(event, ev.CommandCancelled) and event.command_id not in self._cancelled:
+            self._cancelled.add(event.command_id)
+            self._send(pilot.peer, Cancel(command_id=event.command_id, epoch=epoch, why=event.why[:2000]))
 
     # ------------------------------------------------------------------------------------------ time
 

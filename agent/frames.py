@@ -64,4 +64,4 @@ class FrameStore:
 
 def file_name(frame_id: str) -> str:
     """File name of a frame; ids hold only letters, digits and ``_.:-``, and ``:`` is no good in names."""
-    return f"{frame_id.replace(':', '_')}.tif"
+    return f"{frame_id.replace(':', '%3A')}.tif"

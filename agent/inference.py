@@ -3,9 +3,11 @@
 import asyncio
 import importlib
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-templat
 PROBE_AFTER = 20  # a model that failed is tried again after so many frames
 MOST_DETECTIONS = 20_000
 Finding = SquareFinding | HoleFinding | QualityFinding
+ANSWERS: dict[Level, type[Finding]] = {"low": SquareFinding, "medium": HoleFinding, "high": QualityFinding}
 
 
 class AnyModel(Protocol):
@@ -63,21 +66,31 @@ def ask(model: Any, level: Level, image: NDArray[Any], pixel_size_angstrom: floa
     """The model's answer, checked: finite numbers inside a sane range, not too many of them."""
     verb = model.judge if level == "high" else model.find
     finding: Finding = verb(image, pixel_size_angstrom)
-    if isinstance(finding, QualityFinding):
-        scores = [finding.score, *finding.features.values()]
-    else:
+    if not isinstance(finding, ANSWERS[level]):
+        raise TypeError(f"{model.name} gave a {type(finding).__name__}; a {ANSWERS[level].__name__} is expected")
+    if not isinstance(finding, QualityFinding):
         items = finding.squares if isinstance(finding, SquareFinding) else finding.holes
         if len(items) > MOST_DETECTIONS:
             raise ValueError(f"{model.name} gave {len(items)} detections; more than {MOST_DETECTIONS} are nonsense")
         rows, columns = image.shape
         margin = max(rows, columns)
-        scores = [value for item in items for value in (item.score, item.x, item.y)]
         for item in items:
             if not (-margin <= item.x <= columns + margin and -margin <= item.y <= rows + margin):
                 raise ValueError(f"{model.name} gave a detection at ({item.x}, {item.y}), far outside the image")
-    if not np.isfinite(scores).all():
+    if not np.isfinite(list(_numbers(msgspec.to_builtins(finding)))).all():
         raise ValueError(f"{model.name} gave numbers that are not finite")
     return finding
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, float | int):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _numbers(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _numbers(inner)
 
 
 def unusable(image: NDArray[Any]) -> tuple[ErrorKind, str] | None:

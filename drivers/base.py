@@ -68,18 +68,23 @@ class Desk:
     def __init__(self, send: Callable[[Shot, str], Frame], cancelled: threading.Event) -> None:
         self._send = send
         self._cancelled = cancelled
+        self.notes: list[str] = []
+        self.handed_in = 0
 
     def hand_in(self, shot: Shot, area_id: str = "") -> Frame:
-        """Send an image and wait until the daemon has it on disk.
+        """Send an image and wait until the daemon has it on disk, however long that takes: no image is thrown away.
 
         Raises
         ------
         WorkError
-            If the daemon refuses it for good.
-        CancelledWork
-            If the command was cancelled meanwhile.
+            If the daemon refuses it for good, or the driver ends.
         """
+        self.handed_in += 1
         return self._send(shot, area_id)
+
+    def note(self, text: str) -> None:
+        """Add a line to the result of the command, such as where the microscope software put its frames."""
+        self.notes.append(text)
 
     def check(self) -> None:
         """Raise `CancelledWork` when the command is to end; call it wherever the work can stop safely."""

@@ -48,7 +48,9 @@ from drivers.base import CancelledWork, Desk, Image, Microscope, Shot, WorkError
 from drivers.ledger import Ledger
 
 log = structlog.get_logger("driver")
-RESEND_S = 1.0
+RESEND_S = 1.0  # after a refusal that says: again
+RESEND_AFTER_S = 5.0  # without an answer, twice as long each time
+RESEND_AT_LEAST_EVERY_S = 60.0
 HELLO_EVERY_S = 1.0
 
 
@@ -91,10 +93,13 @@ class Shell:
         self._heard = time.monotonic()
         self._hello_waits = False  # a hello is in the outbox
         self._held = False  # the daemon ordered the safe state: nothing before Release or Welcome
+        self._taken = False  # a person has the microscope: it is left alone until the daemon orders something
         self._running: Command | None = None
         self._cancel = threading.Event()
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._dropped: set[str] = set()
+        self._untaken: dict[str, tuple[CommandResult, float]] = {}  # results that the daemon has not acknowledged
+        self._silent = False  # the daemon was silent for too long: only a new hello leads on
         self._waiting: dict[str, tuple[Frame, Image, asyncio.Future[Refused | None]]] = {}
         self._outbox: asyncio.Queue[list[Any]] = asyncio.Queue()
         self._hands = ThreadPoolExecutor(max_workers=1, thread_name_prefix="microscope")
@@ -130,8 +135,12 @@ class Shell:
                     task.cancel()
         finally:
             self._cancel.set()
-            await self._make_safe("the driver ends")
-            self._hands.shutdown()
+            self._stop.set()
+            for frame_id in list(self._waiting):
+                self._settle(frame_id, Refused(reason="the driver ends"))
+            if not self._taken:
+                await self._make_safe("the driver ends")
+            await asyncio.to_thread(self._hands.shutdown)  # a hook may need this loop to come to its end
             self._safety.shutdown()
             self.ledger.close()
             socket.close(0)
@@ -143,6 +152,7 @@ class Shell:
 
     def taken_over(self, why: str) -> None:
         """A person works at the microscope's console: drop what runs, tell the daemon; callable from any thread."""
+        self._taken = True
         self._cancel.set()
         self._loop.call_soon_threadsafe(self._send, Taken(why=why))
 
@@ -171,6 +181,7 @@ class Shell:
                 if about in self._waiting:
                     self._settle(about, None)
                 elif self.welcome is not None:
+                    self._untaken.pop(about, None)
                     await self._disk(self.ledger.take, self.welcome.session_id, about)
             case Refused():
                 self._was_refused(message)
@@ -180,25 +191,36 @@ class Shell:
                 self._dropped.add(command_id)
                 if self._running is not None and self._running.command_id == command_id:
                     self._cancel.set()
+                elif self.welcome is not None:  # whoever cancels waits for a result, also of what never came here
+                    self._tell(await self._disk(self.ledger.drop, self.welcome.session_id, command_id))
             case Safe(why=why):
                 self._held = True
+                self._taken = False
                 self._cancel.set()
                 await self._make_safe(why)
             case Release():
                 self._held = False
                 self.in_safe_state = False
             case Targets():
-                await asyncio.to_thread(self.microscope.answered, message)
+                try:
+                    await asyncio.to_thread(self.microscope.answered, message)
+                except Exception:
+                    log.exception("microscope.defect", frame=message.frame_id)
             case _:
                 pass  # a heartbeat: hearing it is all
 
     async def _welcomed(self, welcome: Welcome) -> None:
-        if self.welcome is not None and welcome.epoch < self.welcome.epoch:
-            log.warning("welcome.old_epoch", epoch=welcome.epoch, known=self.welcome.epoch)
+        known = self.welcome
+        if known is not None and welcome.session_id == known.session_id and welcome.epoch < known.epoch:
+            log.warning("welcome.old_epoch", epoch=welcome.epoch, known=known.epoch)
             return
         self.welcome = welcome
         self.refused = ""
-        self._held = False
+        self._held = self._silent = False
+        finished = set(welcome.finished)
+        self._untaken = {
+            k: v for k, v in self._untaken.items() if k not in finished and v[0].session_id == welcome.session_id
+        }
         self.in_safe_state = False
         for command_id in welcome.finished:
             await self._disk(self.ledger.take, welcome.session_id, command_id)
@@ -273,12 +295,19 @@ class Shell:
                 self._say_hello()
                 await asyncio.sleep(HELLO_EVERY_S)
                 continue
-            if now - self._heard > self.welcome.safe_after_s and not self.in_safe_state:
-                why = f"the daemon was silent for {now - self._heard:.0f} s"
+            silent = now - self._heard > self.welcome.safe_after_s
+            why = f"the daemon was silent for {now - self._heard:.0f} s" if silent else "the daemon ordered it"
+            if silent and not self._silent:
                 log.error("daemon.silent", why=why)
-                self._held = True
+                self._held = self._silent = True
                 self._cancel.set()
+            if self._held and not (self.in_safe_state or self._taken):
                 await self._make_safe(why)
+            if self._silent and not silent:  # it is heard again, and may never have noticed
+                self._say_hello()
+            for result, told in list(self._untaken.values()):
+                if now - told > RESEND_AFTER_S and self._outbox.empty():
+                    self._tell(result)
             if self._outbox.empty():  # else the daemon is not there, or not as fast: heartbeats must not pile up
                 working = self._running.command_id if self._running else ""
                 epoch = self.welcome.epoch
@@ -286,9 +315,13 @@ class Shell:
             await asyncio.sleep(self.welcome.heartbeat_s)
 
     async def _make_safe(self, why: str) -> None:
-        self.in_safe_state = True
         log.warning("safe_state", why=why)
-        await self._loop.run_in_executor(self._safety, self.microscope.make_safe, why)
+        try:
+            await self._loop.run_in_executor(self._safety, self.microscope.make_safe, why)
+        except Exception:  # it is tried again with every heartbeat
+            log.exception("safe_state.failed")
+        else:
+            self.in_safe_state = True
 
     async def _disk(self, what: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.to_thread(what, *args)
@@ -296,7 +329,8 @@ class Shell:
     # ------------------------------------------------------------------------------------------ the work
 
     async def _ordered(self, command: Command) -> None:
-        if self.welcome is None or command.epoch < self.welcome.epoch:
+        known = self.welcome
+        if known is None or command.session_id != known.session_id or command.epoch < known.epoch:
             log.warning("command.old_epoch", command=command.command_id, epoch=command.epoch)
             return
         if self._running is not None and self._running.command_id == command.command_id:
@@ -312,36 +346,33 @@ class Shell:
     async def _work(self) -> None:
         while True:
             command = await self._commands.get()
-            if await self._disk(self.ledger.known, command):
-                continue  # asked for twice while it waited
-            if self._held or command.command_id in self._dropped:
-                why = "the driver is in its safe state" if self._held else "cancelled before it began"
-                await self._ended(self._as_result(command, "cancelled", message=why, dose=0.0))
-                continue
-            try:
-                dose = 0.0
-                if isinstance(command.work, Expose):
-                    dose = await self._disk(self.ledger.dose, command.session_id, command.work.area_id)
-                interlock.check(command, self.envelope, dose_so_far_e_per_a2=dose)
-            except EnvelopeError as error:
-                log.error("command.refused", why=str(error))
-                refused = self._as_result(
-                    command,
-                    "refused",
-                    error=ErrorKind.OUTSIDE_ENVELOPE,
-                    message=f"driver's own limits: {error}",
-                    dose=0.0,
-                )
-                await self._ended(refused)
-                continue
-            await self._disk(self.ledger.begin, command)
+            # under way from here until its end is on disk: nobody may take it for one without an end meanwhile
             self._running = command
+            self._taken = False
             self._cancel.clear()
-            if self._held:
-                self._cancel.set()
-            result = await self._carry_out(command)
-            self._running = None
-            await self._ended(result)
+            try:
+                if not await self._disk(self.ledger.known, command):  # else asked for twice while it waited
+                    await self._ended(await self._do(command))
+            finally:
+                self._running = None
+
+    async def _do(self, command: Command) -> CommandResult:
+        if self._held or command.command_id in self._dropped:
+            why = "the driver is in its safe state" if self._held else "cancelled before it began"
+            return self._as_result(command, "cancelled", message=why, dose=0.0)
+        try:
+            dose = 0.0
+            if isinstance(command.work, Expose):
+                dose = await self._disk(self.ledger.dose, command.session_id, command.work.area_id)
+            interlock.check(command, self.envelope, dose_so_far_e_per_a2=dose)
+        except EnvelopeError as error:
+            log.error("command.refused", why=str(error))
+            text = f"driver's own limits: {error}"
+            return self._as_result(command, "refused", error=ErrorKind.OUTSIDE_ENVELOPE, message=text, dose=0.0)
+        await self._disk(self.ledger.begin, command)
+        if self._held:
+            self._cancel.set()
+        return await self._carry_out(command)
 
     async def _carry_out(self, command: Command) -> CommandResult:
         begun = time.monotonic()
@@ -356,7 +387,9 @@ class Shell:
             status = "unknown" if exposing else "failed"
             return self._as_result(command, status, error=ErrorKind.COMMAND_TIMEOUT, message=text, begun=begun)
         except CancelledWork:
-            return self._as_result(command, "cancelled", message="cancelled while under way", dose=0.0, begun=begun)
+            # an image that was handed in had its dose, whenever the cancel came
+            spent = command.work.dose_e_per_a2 if isinstance(command.work, Expose) and desk.handed_in else 0.0
+            return self._as_result(command, "cancelled", message="cancelled while under way", dose=spent, begun=begun)
         except WorkError as error:
             return self._as_result(
                 command, "failed", error=error.kind, message=str(error), dose=error.dose_e_per_a2, begun=begun
@@ -365,7 +398,7 @@ class Shell:
             log.exception("microscope.defect", command=command.command_id)
             text = f"{type(error).__name__}: {error}"
             return self._as_result(command, "failed", error=ErrorKind.SCRIPT, message=text, begun=begun)
-        return self._as_result(command, "done", dose=dose, begun=begun)
+        return self._as_result(command, "done", message="; ".join(desk.notes), dose=dose, begun=begun)
 
     def _as_result(
         self,
@@ -392,6 +425,11 @@ class Shell:
     async def _ended(self, result: CommandResult) -> None:
         await self._disk(self.ledger.end, result)
         self.progress += 1
+        self._tell(result)
+
+    def _tell(self, result: CommandResult) -> None:
+        """Send a result, and again until the daemon has it on disk."""
+        self._untaken[result.command_id] = (result, time.monotonic())
         self._send(result)
 
     # ------------------------------------------------------------------------------------------ frames
@@ -437,6 +475,10 @@ class Shell:
             command_id=command_id,
             taken_utc=time.time(),
         )
+        try:
+            wire.decode(wire.encode(frame), wire.FROM_DRIVER)
+        except BadMessageError as error:  # the daemon could not even say which frame it refuses
+            raise WorkError(ErrorKind.FRAME_WRONG, f"frame {frame_id} cannot be sent: {error}") from error
         future = asyncio.run_coroutine_threadsafe(self._until_taken(frame, image), self._loop)
         refusal = future.result()
         if refusal is not None:
@@ -444,7 +486,14 @@ class Shell:
         return frame
 
     async def _until_taken(self, frame: Frame, image: Image) -> Refused | None:
+        if self._stop.is_set():
+            return Refused(reason="the driver ends")
         future: asyncio.Future[Refused | None] = self._loop.create_future()
         self._waiting[frame.frame_id] = (frame, image, future)
         self._send_frame(frame, image)
-        return await future
+        wait_s = RESEND_AFTER_S
+        while not (await asyncio.wait({future}, timeout=wait_s))[0]:
+            if self._outbox.empty():  # else it still waits for the link
+                self._send_frame(frame, image)
+            wait_s = min(2 * wait_s, RESEND_AT_LEAST_EVERY_S)
+        return future.result()

@@ -183,7 +183,7 @@ def clear(*, link: Link = LOCAL) -> None:
 
 @app.command
 def skip(area: str = "", *, link: Link = LOCAL) -> None:
-    """Leave a square or hole out; without AREA the one under way."""
+    """Leave a square, a hole or a whole grid out; without AREA what is under way."""
     tell(link, say.Skip(area_id=area))
 
 

@@ -197,9 +197,9 @@ def _print(what: str, file: Path, items: list[Any], finding: Any) -> None:
 def _draw(what: str, file: Path, image: Any, finding: Any, out: Path, pixel_size: float | None) -> None:
     import cv2
 
-    from agent import drawing
+    from agent.drawing import overlay
 
-    picture = drawing.overlay(image, **{what: getattr(finding, what)}, pixel_size_angstrom=pixel_size)
+    picture = overlay(image, **{what: getattr(finding, what)}, pixel_size_angstrom=pixel_size)
     target = _into(out, file, ".png")
     if target.resolve() == file.resolve():
         target = target.with_name(f"{file.stem}_{what}.png")

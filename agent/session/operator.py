@@ -228,6 +228,11 @@ def _word(turn: Turn, by: str, ids: tuple[str, ...], word: str) -> str:
 
 
 def _skip(turn: Turn, by: str, area_id: str) -> str:
+    if area_id in turn.state.grids:
+        turn.grid(area_id, "done", f"left by {by}")
+        if turn.state.phase == "idle":
+            turn.phase("collecting", f"grid {area_id} left by {by}", by)
+        return f"grid {area_id} is left"
     running = {entry.area_id: command_id for command_id, entry in turn.state.outstanding.items() if entry.area_id}
     if not area_id:
         area_id = next(iter(running), "")

@@ -143,9 +143,12 @@ def _screen(turn: Turn, grid: Grid) -> bool:
     )
     if ranked:
         return _map(turn, ranked)
-    if state.autonomy == "approve" and not any(s.state == "done" for s in grid.squares.values()):
-        turn.phase("idle", WAITING)
-        turn.emit(ev.Noticed(severity="info", text=WAITING))
+    if state.autonomy == "approve":
+        if not state.parked:  # nobody knows how long it waits: the specimen is not left under the beam
+            turn.command(Park(why=WAITING), "", Decision(why=WAITING))
+        else:
+            turn.phase("idle", WAITING)
+            turn.emit(ev.Noticed(severity="info", text=f"{WAITING}, or to skip {grid.grid_id}, or to stop"))
         return False
     exposed = sum(1 for s in grid.squares.values() for h in s.holes.values() if h.frame_id)
     turn.grid(grid.grid_id, "done", f"no square left that is wanted; {exposed} holes exposed")

@@ -204,7 +204,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     def may_send(self, work: AnyWork) -> bool:
         """Whether this command may leave now: parking and an operator's own moves also while paused."""
         if isinstance(work, Park):
-            return self.can_pilot and self.phase == "stopping"
+            return self.can_pilot and self.phase in ("stopping", "collecting")
         if isinstance(work, Goto):
             return self.can_pilot and (self.phase in ("paused", "idle") or self.may_command)
         return self.may_command

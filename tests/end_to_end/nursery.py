@@ -64,7 +64,8 @@ def main() -> None:
                 code = 0
             finally:
                 os._exit(code)
-        print(child, flush=True)
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -43,11 +43,11 @@ class SimulatedDriver:
     """
 
     name = "simulated"
-    software = "Cryonaut virtual microscope"
     can_pilot = True
 
     def __init__(self, scope: VirtualMicroscope, envelope: EnvelopeSettings | None = None) -> None:
         self.scope = scope
+        self.software = f"Cryonaut virtual microscope, {scope.clock.speed:g} x real time"
         self.envelope = envelope or EnvelopeSettings()
         self.answers: dict[str, Targets] = {}
 

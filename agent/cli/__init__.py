@@ -11,6 +11,7 @@ from agent import __version__
 from agent.cli.control import app as control
 from agent.cli.demo import demo
 from agent.cli.doctor import doctor
+from agent.cli.driver import app as driver
 from agent.cli.find import app as find
 from agent.cli.keys import app as keys
 from agent.cli.report import report
@@ -27,7 +28,7 @@ app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown
 
 for command in (demo, run, report, doctor):
     app.command(command)
-for group in (control, find, keys, simulate):
+for group in (control, driver, find, keys, simulate):
     app.command(group)
 
 

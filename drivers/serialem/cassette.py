@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from agent.messages import ErrorKind
 from drivers.base import WorkError
@@ -47,6 +48,7 @@ class Cassette:
         self.client = client
         self.slots = slots
         self._path = path
+        self._at_start = grid_id
         self.seen = Seen(grid_id=grid_id)
         try:
             self.seen = msgspec.json.decode(path.read_bytes(), type=Seen)
@@ -81,8 +83,8 @@ class Cassette:
             found[slot] = (status, name)
         return found
 
-    def check(self) -> dict[int, tuple[int, str]]:
-        """The inventory, if it is still that of this session's cassette.
+    def check(self, session_id: str) -> dict[int, tuple[int, str]]:
+        """The inventory, if it is still that of this session's cassette; a new session begins with what is there.
 
         Raises
         ------
@@ -96,16 +98,19 @@ class Cassette:
             for slot in sorted(before.keys() & now.keys())
             if not _same(before[slot], now[slot])
         ]
-        if changed:
+        if session_id != self.seen.session_id:
+            home = 0 if changed else self.seen.slot
+            self._keep(Seen(session_id=session_id, grid_id=self._at_start, slot=home, slots=now))
+        elif changed:
             raise WorkError(
                 ErrorKind.LOAD_FAILED,
-                f"the cassette or the grid on the stage was changed: {'; '.join(changed)}. If that is as it should"
-                f" be, delete {self._path} on the driver's computer, restart the driver, and start a new session",
+                f"the cassette or the grid on the stage was changed since this session began: {'; '.join(changed)}."
+                " Put it back, or start a new session",
                 0.0,
             )
         return now
 
-    def may_load(self, grid_id: str, slot: int) -> bool:
+    def may_load(self, session_id: str, grid_id: str, slot: int) -> bool:
         """Whether a grid has to be loaded: False when it is on the stage already.
 
         Raises
@@ -113,23 +118,21 @@ class Cassette:
         WorkError
             If its slot is empty, or the cassette was changed.
         """
-        now = self.check()
-        status = now.get(slot, (OCCUPIED, ""))[0]
-        if self.seen.grid_id == grid_id and self.seen.slot == slot and now and status == EMPTY:
+        now = self.check(session_id)
+        if now.get(slot, (OCCUPIED, ""))[0] != EMPTY:
+            return True
+        if self.seen.slot == slot and self.seen.grid_id in (grid_id, ""):
+            self._keep(replace(self.seen, grid_id=grid_id))
             return False
-        if status == EMPTY:
-            raise WorkError(ErrorKind.LOAD_FAILED, f"slot {slot} of grid {grid_id} is empty", 0.0)
-        if not self.seen.slots:
-            self._keep(Seen(grid_id=self.seen.grid_id, slot=self.seen.slot, slots=now))
-        return True
+        raise WorkError(ErrorKind.LOAD_FAILED, f"slot {slot} of grid {grid_id} is empty", 0.0)
 
     def leaves(self) -> None:
         """The stage's grid is about to be exchanged: until that is done nobody knows what is there."""
-        self._keep(Seen(slots={}))
+        self._keep(replace(self.seen, grid_id="", slot=0, slots={}))
 
     def loaded(self, grid_id: str, slot: int) -> None:
         """A grid was loaded: this is how the cassette is from now on."""
-        self._keep(Seen(grid_id=grid_id, slot=slot, slots=self.inventory()))
+        self._keep(replace(self.seen, grid_id=grid_id, slot=slot, slots=self.inventory()))
 
     def _keep(self, seen: Seen) -> None:
         self.seen = seen

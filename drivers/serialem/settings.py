@@ -121,6 +121,7 @@ class SafetySettings(Section):
     pump: bool = True  # read whether the pre-vacuum pump runs, and wait meanwhile
     manage: bool = False  # ManageDewarsAndPumps before exposures: SerialEM does what its dialog says
     wait_s: Seconds = 60.0  # wait so long for dewars and pump, then say so and let the session plan again
+    look_again_s: Positive = 5.0  # between two looks while it waits
     every_s: Positive = 30.0  # between two looks while the driver waits for work
     release_s: Positive = 3.0  # without work for so long, control goes back to SerialEM
     abandon_s: Positive = 120.0  # the safe state waits so long for a command that is under way

@@ -113,6 +113,7 @@ class BudgetSettings(Section):
 
     hours: Positive = 72.0
     exposures: int = Field(default=100_000, ge=0)
+    exposures_per_grid: int = Field(default=100_000, ge=0)
 
 
 # What the fields of a command can hold (`agent.messages`): an envelope wider than that would be none.

@@ -130,6 +130,10 @@ def _under_way(grid: Grid) -> Square | None:
 
 
 def _screen(turn: Turn, grid: Grid) -> bool:
+    exposed = sum(1 for s in grid.squares.values() for hole in s.holes.values() if hole.frame_id)
+    if exposed >= (limit := turn.settings.budget.exposures_per_grid):
+        turn.grid(grid.grid_id, "done", f"the grid's budget of {limit} exposures is spent (budget.exposures_per_grid)")
+        return True
     square = _under_way(grid)
     if square is not None:
         return _collect(turn, square)
@@ -150,7 +154,6 @@ def _screen(turn: Turn, grid: Grid) -> bool:
             turn.phase("idle", WAITING)
             turn.emit(ev.Noticed(severity="info", text=f"{WAITING}, or to skip {grid.grid_id}, or to stop"))
         return False
-    exposed = sum(1 for s in grid.squares.values() for h in s.holes.values() if h.frame_id)
     turn.grid(grid.grid_id, "done", f"no square left that is wanted; {exposed} holes exposed")
     return True
 

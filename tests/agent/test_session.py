@@ -119,7 +119,8 @@ def test_pause_now_sends_nothing_new_and_the_item_under_way_ends_by_itself() -> 
 def test_what_pause_answers_is_what_happens(phase: str) -> None:
     play = Play(small(session__autonomy="approve")) if phase == "idle" else Play()
     if phase == "idle":
-        play.finish()
+        play.finish()  # the atlas
+        play.finish()  # parked while it waits
         assert play.state.phase == "idle"
         play.ask(say.GoTo(x_um=1.0, y_um=1.0))
     else:
@@ -224,6 +225,15 @@ def test_a_spent_budget_of_exposures_ends_the_session_in_order() -> None:
     assert len(play.exposed()) == 2
     assert play.state.why == "the budget of 2 exposures is spent"
     assert play.state.parked
+
+
+def test_a_spent_budget_of_one_grid_leads_to_the_next() -> None:
+    grids = [{"id": "G1"}, {"id": "G2", "slot": 2}]
+    play = Play(small(budget__exposures_per_grid=2, session__grids=grids))
+    play.to_the_end()
+    exposed = {grid_id: len([i for i in play.exposed() if i.startswith(f"{grid_id}-")]) for grid_id in ("G1", "G2")}
+    assert exposed == {"G1": 2, "G2": 2}
+    assert "budget of 2 exposures" in play.state.grids["G1"].why
 
 
 def test_a_spent_budget_of_hours_ends_the_session_in_order() -> None:

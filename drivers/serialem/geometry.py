@@ -1,4 +1,8 @@
-"""From a buffer's pixels to the stage by SerialEM's own calibrations, checked against its answer for single points."""
+"""From a buffer's pixels to the stage by SerialEM's own calibrations, checked against its answer for single points.
+
+SerialEM counts image coordinates from the top left corner of the first pixel, we count from its centre: a pixel at our
+(x, y) is at its (x + 0.5, y + 0.5). This module and `drivers.serialem.navigator` are where one becomes the other.
+"""
 
 import math
 from typing import NamedTuple
@@ -12,6 +16,7 @@ Matrix2 = tuple[float, float, float, float]
 Point = tuple[float, float]
 NAVIGATOR = 0  # coordinates as the Navigator has them: where the stage goes to have the point in the centre
 TOLERANCE_PX = 3.0
+CORNER = 0.5
 
 
 class Transform(NamedTuple):
@@ -55,12 +60,13 @@ def of_buffer(client: SerialEMClient, buffer: str, shape: tuple[int, int], *, ch
     if not client.has("BufImageToStageMatrix"):
         return _of_calibration(client, buffer, middle)
     a, b, c, d, dx, dy = client.numbers("BufImageToStageMatrix", buffer, NAVIGATOR, least=6)[:6]
-    centre = (a * middle[0] + b * middle[1] + dx, c * middle[0] + d * middle[1] + dy)
+    x, y = middle[0] + CORNER, middle[1] + CORNER
+    centre = (a * x + b * y + dx, c * x + d * y + dy)
     transform = Transform((a, b, c, d), centre, middle)
     if check and client.has("BufImagePosToStagePos"):
         pixel_um = math.sqrt(abs(a * d - b * c))
         for x, y in sample(shape, 2):
-            own = client.numbers("BufImagePosToStagePos", buffer, NAVIGATOR, x, y, least=2)
+            own = client.numbers("BufImagePosToStagePos", buffer, NAVIGATOR, x + CORNER, y + CORNER, least=2)
             ours = transform.stage_um(x, y)
             gap = math.hypot(own[0] - ours[0], own[1] - ours[1])
             if gap > TOLERANCE_PX * pixel_um:
@@ -77,7 +83,10 @@ def of_montage(client: SerialEMClient, buffer: str, shape: tuple[int, int]) -> T
     if not client.has("BufImagePosToStagePos"):
         return of_buffer(client, buffer, shape, check=False)
     pixels = sample(shape, 4)
-    stage = [client.numbers("BufImagePosToStagePos", buffer, NAVIGATOR, x, y, least=2)[:2] for x, y in pixels]
+    stage = [
+        client.numbers("BufImagePosToStagePos", buffer, NAVIGATOR, x + CORNER, y + CORNER, least=2)[:2]
+        for x, y in pixels
+    ]
     design = np.array([(x - middle[0], y - middle[1], 1.0) for x, y in pixels])
     fit, *_ = np.linalg.lstsq(design, np.array(stage), rcond=None)
     (a, c), (b, d), (x_um, y_um) = ((float(u), float(v)) for u, v in fit)

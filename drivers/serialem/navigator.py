@@ -7,6 +7,7 @@ import structlog
 from agent.messages import Target, Targets
 from drivers.serialem.client import SerialEMClient
 from drivers.serialem.errors import MissingCommandError, ScriptError
+from drivers.serialem.geometry import CORNER
 from drivers.serialem.settings import AdvisorSettings
 
 log = structlog.get_logger("serialem")
@@ -111,9 +112,8 @@ class Navigator:
         quietly = 1  # the list is drawn once, with the last change
         if buffer:
             try:
-                return int(
-                    self.client.number("AddImagePosAsNavPoint", buffer, target.x, target.y, z_um, group, quietly)
-                )
+                x, y = target.x + CORNER, target.y + CORNER
+                return int(self.client.number("AddImagePosAsNavPoint", buffer, x, y, z_um, group, quietly))
             except ScriptError as error:  # such as a place outside of every piece of a montage
                 log.info("navigator.by_stage", area=target.area_id, why=str(error))
         return int(self.client.number("AddStagePosAsNavPoint", target.x_um, target.y_um, z_um, group, quietly))

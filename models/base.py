@@ -1,5 +1,7 @@
 """The protocols that every finder keeps, classical or learned."""
 
+import hashlib
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +48,20 @@ class QualityScorer(Model, Protocol):
     def judge(self, image: Image, pixel_size_angstrom: float | None = None) -> QualityFinding:
         """Quality of ``image`` (rows, columns)."""
         ...
+
+
+def source_fingerprint(*packages: str) -> str:
+    """Hash of the source of ``packages`` (names such as ``models.holes``): a classical model is its code.
+
+    A changed constant changes the fingerprint by itself, so a replay notices; line ends do not count.
+    """
+    root = Path(__file__).resolve().parent
+    sha = hashlib.sha256()
+    for package in packages:
+        folder = root.joinpath(*package.split(".")[1:])
+        for file in sorted(folder.glob("*.py")):
+            sha.update(file.name.encode() + b"\0" + file.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+    return sha.hexdigest()[:16]
 
 
 class BadImageError(ValueError):

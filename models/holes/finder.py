@@ -1,12 +1,11 @@
 """The classical hole finder: template matching on every scale, a lattice, and its extension, in one call."""
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Image, as_plain
+from models.base import Image, as_plain, source_fingerprint
 from models.detections import HoleDetection, HoleFinding, Lattice
 from models.holes.lattice import LatticeFit, fit_lattice
 from models.holes.prepare import Working, prepare
@@ -15,7 +14,6 @@ from models.holes.scale import Hypothesis, hypotheses, noise_level, rim_hypothes
 from models.holes.scoring import judge
 from models.holes.sites import Site, best_radius, centred, lattice_sites, refined_radius, response_at
 
-_VERSION = "holes-template-1"
 _LATTICE_POINTS = 500
 _CHANCE_RESIDUAL = 0.1  # of the pitch: what points thrown at random come to
 _SURE = 24.0  # nats: a lattice that no chance makes
@@ -56,8 +54,8 @@ class TemplateHoleFinder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the version: there are no weights and no settings."""
-        return hashlib.sha256(_VERSION.encode()).hexdigest()[:16]
+        """Hash of the code: there are no weights and no settings."""
+        return source_fingerprint("models.holes")
 
     def find(self, image: Image, pixel_size_angstrom: float | None = None) -> HoleFinding:
         """Holes of ``image`` (rows, columns); none, with the reason in ``note``, where there are none.

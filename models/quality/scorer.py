@@ -1,14 +1,10 @@
 """The classical quality scorer: robust statistics, one rule per label, a score from the same numbers."""
 
-import hashlib
-
 import numpy as np
 
-from models.base import Image, as_plain
+from models.base import Image, as_plain, source_fingerprint
 from models.detections import MicrographLabel, QualityFinding
 from models.quality.statistics import real_space, spectral
-
-_VERSION = "quality-simple-1"
 
 _SATURATED = 0.02  # share of pixels at the highest count
 _DARK_COUNTS = 1.0  # mean of an unsigned image below which no beam came through
@@ -33,8 +29,8 @@ class SimpleQualityScorer:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the version: there are no weights and no settings."""
-        return hashlib.sha256(_VERSION.encode()).hexdigest()[:16]
+        """Hash of the code: there are no weights and no settings."""
+        return source_fingerprint("models.quality")
 
     def judge(self, image: Image, pixel_size_angstrom: float | None = None) -> QualityFinding:
         """Quality of ``image`` (rows, columns).

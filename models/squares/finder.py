@@ -1,20 +1,18 @@
 """The classical square finder: mixture, polygons, mesh and summary statistics in one call."""
 
-import hashlib
 from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.base import Image, as_plain
+from models.base import Image, as_plain, source_fingerprint
 from models.detections import SquareDetection, SquareFinding
 from models.squares.mesh import Mesh, build_mesh
 from models.squares.polygons import Blob, blobs_of, grown
 from models.squares.scoring import judge
 from models.squares.segmentation import Working, open_mesh, prepare
 
-_VERSION = "squares-mixture-1"
 _SMALLEST_PX = 6.0  # area of a square in image pixels below which it is noise
 _SHAPE = 0.68  # share of its box that a lone region must fill to pass for a square
 _RIM = 0.13  # of a square's side: how wide its soft rim may be
@@ -34,8 +32,8 @@ class MixtureSquareFinder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the version: there are no weights and no settings."""
-        return hashlib.sha256(_VERSION.encode()).hexdigest()[:16]
+        """Hash of the code: there are no weights and no settings."""
+        return source_fingerprint("models.squares", "models.holes")
 
     def find(self, image: Image, pixel_size_angstrom: float | None = None) -> SquareFinding:
         """Squares of ``image`` (rows, columns); none, with the reason in ``note``, where there are none.

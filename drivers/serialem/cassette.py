@@ -40,16 +40,16 @@ class Cassette:
         File in which it is kept, so that a restarted driver still knows the grid on the stage.
     slots
         How many slots are watched; 0 means that there is no autoloader.
-    grid_id
-        Grid on the stage at the start, where the site names it.
+    grid_id, slot
+        Grid on the stage at the start, and its home slot, where the site names them.
     """
 
-    def __init__(self, client: SerialEMClient, path: Path, slots: int, grid_id: str = "") -> None:
+    def __init__(self, client: SerialEMClient, path: Path, slots: int, grid_id: str = "", slot: int = 0) -> None:
         self.client = client
         self.slots = slots
         self._path = path
-        self._at_start = grid_id
-        self.seen = Seen(grid_id=grid_id)
+        self._at_start, self._home = grid_id, slot
+        self.seen = Seen(grid_id=grid_id, slot=slot)
         try:
             self.seen = msgspec.json.decode(path.read_bytes(), type=Seen)
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class Cassette:
             if not _same(before[slot], now[slot])
         ]
         if session_id != self.seen.session_id:
-            home = 0 if changed else self.seen.slot
+            home = self._home if changed else self.seen.slot or self._home
             self._keep(Seen(session_id=session_id, grid_id=self._at_start, slot=home, slots=now))
         elif changed:
             raise WorkError(
@@ -121,10 +121,26 @@ class Cassette:
         now = self.check(session_id)
         if now.get(slot, (OCCUPIED, ""))[0] != EMPTY:
             return True
-        if self.seen.slot == slot and self.seen.grid_id in (grid_id, ""):
-            self._keep(replace(self.seen, grid_id=grid_id))
+        home = self.seen.slot or self._asked()
+        if home == slot and self.seen.grid_id in (grid_id, ""):
+            self._keep(replace(self.seen, grid_id=grid_id, slot=slot))
             return False
-        raise WorkError(ErrorKind.LOAD_FAILED, f"slot {slot} of grid {grid_id} is empty", 0.0)
+        raise WorkError(
+            ErrorKind.LOAD_FAILED,
+            f"slot {slot} of grid {grid_id} is empty; if that grid is on the stage already, set"
+            f" grids.on_stage_slot: {slot} in the driver's config",
+            0.0,
+        )
+
+    def _asked(self) -> int:
+        """Home slot of the grid on the stage, where SerialEM (4.3) can say it; else 0."""
+        if not self.client.has("ReportLoadedSlot"):
+            return 0
+        try:
+            return int(self.client.number("ReportLoadedSlot"))
+        except ScriptError as error:
+            log.info("cassette.no_loaded_slot", error=str(error))
+            return 0
 
     def leaves(self) -> None:
         """The stage's grid is about to be exchanged: until that is done nobody knows what is there."""

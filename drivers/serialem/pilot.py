@@ -70,7 +70,9 @@ class SerialEMPilot:
         self.instrument = Instrument(self.client, settings)
         self.squares = Squares(self.instrument)
         self.watch = Watch(settings.safety)
-        self.cassette = Cassette(self.client, memory, settings.grids.slots, settings.grids.on_stage)
+        self.cassette = Cassette(
+            self.client, memory, settings.grids.slots, settings.grids.on_stage, settings.grids.on_stage_slot
+        )
         self.takeover: Callable[[str], None] = lambda why: None  # `Shell.taken_over`
         self.session: Callable[[], str] = lambda: ""  # id of the session that the shell is in
         self._hands_off = True  # until the first command nothing is touched

@@ -132,6 +132,7 @@ class GridSettings(Section):
     """The autoloader."""
 
     on_stage: str = ""  # id of the grid that is on the stage at the start, where the driver did not load it itself
+    on_stage_slot: int = Field(default=0, ge=0, le=100)  # home slot of that grid; 0: not known
     slots: int = Field(default=12, ge=0, le=100)  # slots whose inventory is watched; 0: no autoloader
     close_valves: bool = True  # before a grid is exchanged
 

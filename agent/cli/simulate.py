@@ -78,3 +78,87 @@ def microscope(
         run(shell)
     except KeyboardInterrupt:
         return
+
+
+@app.command(version_flags=())
+def serialem(
+    *,
+    port: int = 48888,
+    host: str = "127.0.0.1",
+    version: Literal["4.0", "4.1", "4.2", "4.3"] = "4.2",
+    seed: int = 1,
+    speed: float = 60.0,
+    grids: tuple[str, ...] = ("G1",),
+    foil: Literal["carbon", "gold"] = "gold",
+    lattice: Literal["square", "hexagonal"] = "square",
+    ice: Literal["mixed", "good", "thick", "poor"] = "mixed",
+    content: tuple[Literal["particles", "gold", "vesicles"], ...] = ("particles",),
+    radius_um: float = 1000.0,
+    folder: Path | None = None,
+    fault: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+) -> None:
+    """Play SerialEM's external-Python socket in front of a virtual microscope; Ctrl-C ends it.
+
+    It prints one line when it listens. Press STOP with a line `stop` on standard input or with the signal SIGUSR1;
+    other lines: `busy`, `free`, `valves closed`, `valves open`, `dewars filling`, `dewars full`, `fail COMMAND TEXT`
+    (its next run fails), `log` (the commands so far), `quit`. Buffer A holds an overview, M to P small images of types
+    0, 1, 2 and 6, S is empty. Such as:
+
+    - `cryonaut simulate serialem --port 0 --seed 7 --speed 100`
+    - `cryonaut simulate serialem --version 4.1 --fault autofocus_fails:focus:2`
+
+    Parameters
+    ----------
+    port
+        TCP port; 0 is any free one, which is printed.
+    host
+        Address to listen at. The protocol has no password: keep it on this machine.
+    version
+        Release of SerialEM to play: it decides which commands exist.
+    seed
+        Another number is another grid.
+    speed
+        How much faster than a real microscope.
+    grids
+        Ids of the grids in slots 1, 2, ... of the autoloader; the first is on the stage.
+    foil
+        Gold foil with bright holes, or carbon, where holes are faint.
+    lattice
+        Arrangement of the holes.
+    ice
+        How good the ice is over the grid.
+    content
+        What is in the ice.
+    radius_um
+        Radius of the part of the grid that has squares, in micrometres.
+    folder
+        Where files that SerialEM writes go; a temporary folder unless given.
+    fault
+        `kind:occasion[:at[:times]]`: what goes wrong, at which occasion.
+    """
+    import sys
+    from functools import partial
+
+    from simulators.clock import SimClock
+    from simulators.faults import FaultPlan, parse
+    from simulators.microscope import VirtualMicroscope
+    from simulators.serialem import SerialEMServer
+    from simulators.serialem.console import serve
+    from simulators.specimen import SpecimenSettings
+
+    try:
+        faults = tuple(parse(text) for text in fault)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    specimens = {
+        grid_id: SpecimenSettings(
+            seed=seed + number, grid_radius_um=radius_um, foil=foil, lattice=lattice, ice=ice, content=tuple(content)
+        )
+        for number, grid_id in enumerate(grids)
+    }
+    scope = VirtualMicroscope(specimens, clock=SimClock(speed), faults=FaultPlan(faults))
+    server = SerialEMServer(scope, port, version, host=host, folder=folder)
+    try:
+        serve(server, sys.stdin, partial(print, flush=True))
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from error

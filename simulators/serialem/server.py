@@ -126,6 +126,7 @@ class SerialEMServer:
 
     def start(self) -> SerialEMServer:
         """Listen and serve in a thread; returns itself."""
+        self.control.closing.clear()
         groups.start(self.program)
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
@@ -378,7 +379,7 @@ class SerialEMServer:
         header = ImageHeader.of(pixels)
         client.sendall(protocol.encode_image_header(header))
         time.sleep(self._gap_s)
-        left = memoryview(pixels.tobytes())
+        left = pixels.data.cast("B")
         for number, size in enumerate(header.part_sizes):
             if number and not self._handshake(client, size):
                 self._lose()

@@ -185,8 +185,12 @@ class ControlClient:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
-        arm_client(self._socket, key, server_key)
-        self._socket.connect(endpoint)
+        try:
+            arm_client(self._socket, key, server_key)
+            self._socket.connect(endpoint)
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, verb: say.AnyVerb, request_id: str | None = None) -> say.Reply:
         """The daemon's answer to ``verb``."""

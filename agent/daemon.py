@@ -216,3 +216,7 @@ class Daemon:
             raise ConfigError(
                 f"endpoints.health: {address} cannot be listened on; is another daemon running?"
             ) from error
+        finally:
+            if server.started:  # cut short by a cancel: uvicorn itself would leave the port open
+                server.force_exit = True
+                await server.shutdown()

@@ -151,10 +151,12 @@ def make(folder: Path, name: str, role: Role) -> Path:
         (folder / "server.key_secret").chmod(0o600)
     if (clients / f"{name}.key").exists():
         raise ConfigError(f"{clients / name}.key exists; take another name, or remove both files to revoke it")
-    _, secret = zmq.auth.create_certificates(clients, name, metadata={"role": role})
-    path = Path(secret)
-    path.chmod(0o600)
-    return path
+    public, secret = (Path(file) for file in zmq.auth.create_certificates(clients, name))
+    secret.chmod(0o600)
+    # written by hand: pyzmq puts the metadata into the secret file only, which the daemon never sees
+    text = public.read_text(encoding="utf-8")
+    public.write_text(text.replace("metadata\n", f'metadata\n    role = "{role}"\n', 1), encoding="utf-8")
+    return secret
 
 
 def arm_client(socket: "zmq.Socket[Any]", secret_file: Path | None, server_key: Path | None) -> None:

@@ -119,9 +119,9 @@ class Shell:
         socket.reconnect_ivl = 100
         socket.reconnect_ivl_max = 2_000
         socket.sndhwm = 100
-        arm_client(socket, self._key, self._server_key)
-        socket.connect(self.endpoint)
         try:
+            arm_client(socket, self._key, self._server_key)
+            socket.connect(self.endpoint)
             async with asyncio.TaskGroup() as tasks:
                 jobs = [self._receive(socket), self._post(socket), self._beat(), self._work()]
                 running = [tasks.create_task(job) for job in jobs]

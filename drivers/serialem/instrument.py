@@ -70,6 +70,7 @@ class Instrument:
         self._preset: PresetSettings | None = None
         self._generation = -1
         self._shift_um: tuple[float, float] | None = None  # image shift since the last reset; None: not known
+        self._left_um = (0.0, 0.0)  # image shift that SerialEM's realignment left, and from which ours starts
         self._defocus_um: float | None = None  # underfocus, as left by the last autofocus or change
         self._checked: set[str] = set()  # levels whose geometry was compared with SerialEM's points
 
@@ -168,14 +169,21 @@ class Instrument:
 
     def clear_shift(self) -> None:
         """Take back the image shift; the stage must be moved afterwards, as SerialEM moves it to compensate."""
-        if self._shift_um != (0.0, 0.0):  # also where it is not known
+        if self._shift_um != (0.0, 0.0) or self._left_um != (0.0, 0.0):  # also where it is not known
             with failing_as(ErrorKind.SCRIPT):
                 self.client.call("ResetImageShift")
-        self._shift_um = (0.0, 0.0)
+        self._shift_um = self._left_um = (0.0, 0.0)
+
+    def realigned(self) -> None:
+        """SerialEM realigned by image shift: ours starts from there, and its limit counts from zero."""
+        self._preset = None
+        with failing_as(ErrorKind.SCRIPT):
+            shift = self.once_more("ReportImageShift", least=6)
+        self._shift_um, self._left_um = (0.0, 0.0), (shift[4], shift[5])
 
     def shift_to(self, x_um: float, y_um: float) -> None:
         """Shift the image by this much, in micrometres along the stage's axes, from where the stage brought it."""
-        total = math.hypot(x_um, y_um)
+        total = math.hypot(x_um + self._left_um[0], y_um + self._left_um[1])
         if total > self.envelope.image_shift_um:
             limit = self.envelope.image_shift_um
             text = f"driver's own limits: image shift {total:.2f} µm is above {limit:g} µm (interlocks.image_shift_um)"
@@ -310,10 +318,6 @@ class Instrument:
             self._preset = None
             with failing_as(ErrorKind.DRIFT):
                 self.client.call("DriftWaitTask", rate, "A", wait_s, None, 1)
-
-    def forget_preset(self) -> None:
-        """Something changed magnification or area: they have to be set anew."""
-        self._preset = None
 
     def forget(self) -> None:
         """Somebody else had the microscope: preset and image shift have to be set anew."""

@@ -95,15 +95,17 @@ class Squares:
     def _realign(self, x_um: float, y_um: float) -> None:
         """Let SerialEM realign to the point on the square's map; the image shift that it leaves is the new zero."""
         client = self.instrument.client
-        self.instrument.forget_preset()
         item = 0
         try:
             with failing_as(ErrorKind.SCRIPT):
                 z_um = self.instrument.stage.z_um
                 item = int(client.number("AddStagePosAsNavPoint", x_um, y_um, z_um, 0, 1))
                 client.call("RealignToNavItem", item, 0)
+            self.instrument.realigned()
         except WorkError as error:
             log.warning("realign.failed", error=str(error), then="going on with the stage's own accuracy")
+            self.instrument.forget()
+            self.instrument.clear_shift()
             self.instrument.move(x_um, y_um)
         finally:
             if item and client.in_control:

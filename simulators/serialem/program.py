@@ -347,9 +347,11 @@ class SerialEM:
         self.directory = text
 
     def close(self) -> None:
-        """Close files and remove what was temporary."""
+        """Close files, forget what lasts only as long as SerialEM runs, remove what was temporary."""
         for file in self.files:
             file.close()
+        self.files, self.current_file, self.montage = [], None, None
+        self.persistent = {}
         if self._temporary is not None:
             self._temporary.cleanup()
             self._temporary = None

@@ -143,12 +143,12 @@ class SerialEMServer:
         return self
 
     def close(self) -> None:
-        """Stop serving and close every socket and file."""
+        """Stop serving and close every socket and file; `start` begins again, as SerialEM does after a restart."""
         self.control.closing.set()
         if self._thread is not None:
             self._thread.join(30.0)
             self._thread = None
-        self._drop()
+        self._lose()
         if self._listener is not None:
             self._wanted_port = self.port
             self._listener.close()

@@ -176,3 +176,71 @@ async def until(condition: Callable[[], object], seconds: float = 10.0, what: st
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what or condition}")
         await asyncio.sleep(0.01)
+
+
+class RawDaemon:
+    """A ROUTER that speaks `agent.wire` by hand: the daemon's end of a driver's link."""
+
+    def __init__(self, session_id: str = "night", *, safe_after_s: float = 30.0, port: str = "*") -> None:
+        self._context = zmq.asyncio.Context()
+        self.socket = self._context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.router_handover = True
+        self.socket.bind(f"tcp://127.0.0.1:{port}")
+        self.endpoint = self.socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\x00")
+        self.session_id = session_id
+        self.safe_after_s = safe_after_s
+        self.epoch = 1
+        self.peer = b""
+        self.heard: list[Any] = []
+        self.pixels: dict[str, bytes] = {}
+        self._unread: list[Any] = []
+
+    async def send(self, message: Message) -> None:
+        """Send a message to the driver that spoke last."""
+        await self.socket.send_multipart([self.peer, wire.encode(message)])
+
+    async def welcome(self, **fields: Any) -> Hello:
+        """Wait for a hello and welcome the driver."""
+        hello = await self.expect(Hello)
+        values: dict[str, Any] = {
+            "protocol": PROTOCOL,
+            "session_id": self.session_id,
+            "epoch": self.epoch,
+            "heartbeat_s": 0.05,
+            "safe_after_s": self.safe_after_s,
+        }
+        await self.send(Welcome(**(values | fields)))
+        return hello
+
+    async def expect(self, *kinds: type[M], seconds: float = 5.0) -> M:
+        """The next message of one of these kinds."""
+        deadline = time.monotonic() + seconds
+        while True:
+            while self._unread:
+                message = self._unread.pop(0)
+                if isinstance(message, kinds):
+                    return message
+            left = deadline - time.monotonic()
+            if left <= 0 or not await self.socket.poll(max(1, int(left * 1000))):
+                said = [type(message).__name__ for message in self.heard if not isinstance(message, Heartbeat)]
+                raise AssertionError(f"no {[kind.__name__ for kind in kinds]} within {seconds} s; heard {said}")
+            self.peer, header, *more = await self.socket.recv_multipart()
+            message = wire.decode(header, wire.FROM_DRIVER)
+            if more:
+                self.pixels[message.frame_id] = more[0]
+            self.heard.append(message)
+            self._unread.append(message)
+
+    async def nothing(self, *kinds: type[Message], seconds: float = 0.3) -> None:
+        """Fail when a message of one of these kinds comes."""
+        try:
+            found = await self.expect(*kinds, seconds=seconds)
+        except AssertionError:
+            return
+        raise AssertionError(f"heard {found}")
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close(0)
+        self._context.term()

@@ -120,7 +120,7 @@ async def test_a_pause_is_answered_while_a_large_frame_is_worked_on_and_nothing_
     begun = time.monotonic()
     reply = await ask(daemon, say.Pause(now=True))
     elapsed = time.monotonic() - begun
-    print(f"pause acknowledged after {1000 * elapsed:.0f} ms")  # noqa: T201
+    print(f"pause acknowledged after {1000 * elapsed:.0f} ms")
     assert reply.ok
     assert elapsed < 1.0
     await raw.send(CommandResult(command_id=command.command_id, session_id=command.session_id, status="done"))
@@ -218,11 +218,9 @@ def test_a_secret_that_others_can_read_is_refused_with_the_command_that_mends_it
 ) -> None:
     file = ring["folder"] / "server.key_secret" if secret == "server" else ring["operator"]
     file.chmod(mode)
+    use = keys.Keyring if secret == "server" else lambda _: ControlClient(HOST.replace("*", "1"), key=file)
     with pytest.raises(ConfigError, match=f"mode {mode:04o} lets others read.*chmod 600"):
-        if secret == "server":
-            keys.Keyring(ring["folder"])
-        else:
-            ControlClient(HOST.replace("*", "1"), key=file)
+        use(ring["folder"])
 
 
 def test_secrets_are_made_for_their_owner_alone(ring: dict[str, Path]) -> None:

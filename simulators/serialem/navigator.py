@@ -112,6 +112,7 @@ class Navigator:
         self.items: list[NavItem] = []
         self.selected = 0
         self.acquiring = False
+        self.acquire_at_end = False
         self.map_images: dict[int, ImageBuffer] = {}
         self._labels = 0
         self._ids = 1000

@@ -160,12 +160,20 @@ class SerialEM:
         self.surroundings = Surroundings()
         self.sets = {letter: CameraSet() for letter in SETS}
         self.persistent: dict[str, str | float] = {}
-        self.user_settings: dict[str, float] = {"RollBuffers": 1.0, "AutofocusEucenTilt": 10.0, "DriftProtection": 0.0}
+        self.user_settings: dict[str, float] = {
+            "RollBuffers": 1.0,
+            "AutofocusEucenTilt": 10.0,
+            "DriftProtection": 0.0,
+            "ShiftToTiltAxis": 1.0,
+        }
         self.properties: dict[str, float] = {
             "EnableExternalPython": 1.0,
             "SocketServerPort": 48888.0,
             "NoScope": 0.0,
-            "MaxCalibratedImageShift": scope.settings.image_shift_limit_um,
+            "DummyInstance": 0.0,
+            "ImageShiftLimit": scope.settings.image_shift_limit_um,
+            "MaximumTiltAngle": 79.0,
+            "EucentricityCoarseMinField": 8.0,
         }
         self.level = scope.level
         self.low_dose = False
@@ -305,8 +313,8 @@ class SerialEM:
         return linear(inverse(self.calibration.shift_to_specimen), specimen)
 
     def shift_limit_um(self) -> float:
-        """Largest image shift."""
-        return self.scope.settings.image_shift_limit_um
+        """Largest image shift: the property, within what the deflectors can do."""
+        return min(self.properties["ImageShiftLimit"], self.scope.settings.image_shift_limit_um)
 
     def shift_to(self, stage_x_um: float, stage_y_um: float) -> int:
         """Set the image shift, in stage axes; 1 when it is beyond the limit and nothing was done (4.1 and later)."""

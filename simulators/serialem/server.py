@@ -32,6 +32,7 @@ from drivers.serialem.protocol import (
 from simulators.microscope import VirtualMicroscope
 from simulators.serialem import groups
 from simulators.serialem.commands import Call, ScriptError, ScriptExit, UserStop, run
+from simulators.serialem.groups.acquiring import acquire
 from simulators.serialem.program import Calibration, SerialEM
 
 RECEIVE_BYTES = 65536
@@ -114,6 +115,7 @@ class SerialEMServer:
         self._listener: socket.socket | None = None
         self._client: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._run_of_items: threading.Thread | None = None
 
     # ---------------------------------------------------------------------------------------------- life
 
@@ -148,6 +150,9 @@ class SerialEMServer:
         if self._thread is not None:
             self._thread.join(30.0)
             self._thread = None
+        if self._run_of_items is not None:
+            self._run_of_items.join(30.0)
+            self._run_of_items = None
         self._lose()
         if self._listener is not None:
             self._wanted_port = self.port
@@ -317,10 +322,27 @@ class SerialEMServer:
             reply = Reply((), protocol.USER_STOP)
         if reply.error not in (protocol.FINE, protocol.SCRIPT_ERROR):
             control.end()
+            self._after_script(stopped=reply.error == protocol.USER_STOP)
         packed = protocol.encode_reply(reply)
         if not self.program.at_least(4, 1) and len(packed) > REPLY_LIMIT_4_0:
             return protocol.encode_refusal(Refusal.REPLY_TOO_BIG)
         return packed
+
+    def _after_script(self, *, stopped: bool) -> None:
+        """Start what a script asked for at its end; SerialEM is busy until that is done."""
+        wanted, self.program.navigator.acquire_at_end = self.program.navigator.acquire_at_end, False
+        if wanted and not stopped:
+            self.control.busy = True
+            self.control.begin_command("(Acquire at Items)")
+            self._run_of_items = threading.Thread(target=self._acquire_at_items, name="acquire at items", daemon=True)
+            self._run_of_items.start()
+
+    def _acquire_at_items(self) -> None:
+        try:
+            acquire(self.program)
+        finally:
+            self.control.finish_command()
+            self.control.busy = False
 
     def _outcome(self, call: Call) -> Reply:
         name = call.info.name

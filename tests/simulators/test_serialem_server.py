@@ -1105,6 +1105,48 @@ def test_alignment_moves_the_image_back_by_image_shift(server: SerialEMServer, s
     assert np.hypot(*sem("ReportAlignShift")[2:4]) == pytest.approx(1118, abs=150)
 
 
+@pytest.mark.parametrize("options", [{"speed": 30.0}])
+def test_acquire_at_items_starts_when_the_script_ends_and_keeps_others_out(
+    server: SerialEMServer, sem: RealModule
+) -> None:
+    sem("SetLowDoseMode", 1)
+    with pytest.raises(ScriptError, match="no Navigator items marked"):
+        sem("StartNavAcquireAtEnd")
+    for number in range(3):
+        sem("SetItemAcquire", sem("AddStagePosAsNavPoint", 10.0 * number, 5.0, 0.0), 1)
+    sem("StartNavAcquireAtEnd")
+    assert server.scope.ledger == []
+    sem("Exit", 1)
+    with pytest.raises(ModuleError, match="-9"):
+        sem("ReportNumNavAcquire")
+    until(lambda: not server.control.busy)
+    assert sem("ReportNumNavAcquire") == (0.0, 0.0)
+    assert len(server.scope.ledger) == 3
+
+
+@pytest.mark.parametrize("options", [{"speed": 30.0}])
+def test_stop_ends_acquire_at_items(server: SerialEMServer, sem: RealModule) -> None:
+    sem("SetLowDoseMode", 1)
+    for number in range(20):
+        sem("SetItemAcquire", sem("AddStagePosAsNavPoint", 5.0 * number, 5.0, 0.0), 1)
+    sem("StartNavAcquireAtEnd")
+    sem("Exit", 1)
+    server.press_stop()
+    until(lambda: not server.control.busy)
+    assert sem("ReportNumNavAcquire")[0] >= 19.0
+
+
+def test_a_fit_of_the_rings_finds_the_true_defocus(sem: RealModule) -> None:
+    sem("SetLowDoseMode", 1)
+    sem("Eucentricity", 3)
+    sem("SetTargetDefocus", -1.8)
+    sem("AutoFocus")
+    sem("Record")
+    assert sem("CtfFind", "A", -0.3, -4.0)[0] == pytest.approx(-1.8, abs=0.3)
+    with pytest.raises(ScriptError, match="no power spectrum"):
+        sem("CtfFind", "B", -0.3, -4.0)
+
+
 # ---------------------------------------------------------------------------------------------- speed, and by itself
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from simulators.serialem.program import SerialEM
 
-NAMES = ("script", "stage", "optics", "camera", "images", "filing", "items", "montages", "status")
+NAMES = ("script", "stage", "optics", "camera", "images", "filing", "items", "acquiring", "montages", "status")
 
 
 def load() -> None:

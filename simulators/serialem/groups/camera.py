@@ -33,7 +33,7 @@ def take(sem: SerialEM, letter: str) -> ImageBuffer:
     exposure = preset.exposure_s if settings.exposure_s is None else settings.exposure_s
     dose = preset.dose_e_per_a2 * exposure / preset.exposure_s
     defocus = -sem.defocus_um if level == "high" else 0.0
-    pixels, view = _expose(sem, level, defocus, dose)
+    pixels, view, truth = _expose(sem, level, defocus, dose)
     sem.check_stop()
     binning = int(settings.binning)
     a, b, c, d = image_to_stage(view)
@@ -54,18 +54,20 @@ def take(sem: SerialEM, letter: str) -> ImageBuffer:
         tilt_deg=scope.tilt_deg,
         image_shift_um=scope.image_shift_um,
         defocus_um=sem.defocus_um,
+        true_defocus_um=truth,
         low_dose=sem.low_dose,
         taken_s=scope.clock.elapsed_s,
     )
 
 
-def _expose(sem: SerialEM, level: str, defocus_um: float, dose: float) -> tuple[NDArray[Any], View]:
+def _expose(sem: SerialEM, level: str, defocus_um: float, dose: float) -> tuple[NDArray[Any], View, float | None]:
+    """Pixels, the view as SerialEM believes it to be, and the true defocus."""
     scope = sem.scope
     if not sem.autoloader.stage_grid:
         preset = scope.settings.presets[level]
         sem.wait(preset.exposure_s)
         counts = dose * preset.pixel_size_angstrom**2
-        return np.full(preset.shape, min(30000.0, counts), np.uint16), _believed(sem, level, dose)
+        return np.full(preset.shape, min(30000.0, counts), np.uint16), _believed(sem, level, dose), None
     try:
         taken = scope.acquire(level, defocus_um=defocus_um, dose_e_per_a2=dose)
     except MicroscopeError as error:
@@ -74,8 +76,8 @@ def _expose(sem: SerialEM, level: str, defocus_um: float, dose: float) -> tuple[
         preset = scope.settings.presets[level]
         sem.wait(preset.exposure_s)
         rng = np.random.default_rng((scope.settings.seed, 7, len(sem.journal)))
-        return (rng.random(preset.shape) < DARK_PART).astype(np.uint16), _believed(sem, level, 0.0)
-    return taken.image, taken.believed
+        return (rng.random(preset.shape) < DARK_PART).astype(np.uint16), _believed(sem, level, 0.0), None
+    return taken.image, taken.believed, -taken.true.defocus_um if level == "high" else None
 
 
 def _believed(sem: SerialEM, level: str, dose: float) -> View:
@@ -226,6 +228,19 @@ def autofocus(sem: SerialEM, call: Call) -> Values:
 def report_autofocus(sem: SerialEM, call: Call) -> Values:
     """Measured defocus in µm; 0, or why it failed."""
     return sem.autofocus
+
+
+@command("CtfFind")
+def ctf_find(sem: SerialEM, call: Call) -> Values:
+    """Defocus µm, astigmatism µm, angle, phase shift, score, resolution of the fit in Å: from what is known of it."""
+    image = sem.buffers.get(call.text(1))
+    low, high = sorted((call.number(2), call.number(3)))
+    if image.true_defocus_um is None or image.pixels.mean() < DARK_PART:
+        raise ScriptError("CtfFind: no power spectrum with rings in this image")
+    sem.wait(2.0)
+    found = image.true_defocus_um
+    inside = low <= found <= high
+    return min(max(found, low), high), 0.02, 35.0, 0.0, 0.2 if inside else 0.02, 4.0 if inside else 40.0
 
 
 @command("ReportFocusDrift")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from simulators.serialem.buffers import ImageBuffer
 from simulators.serialem.commands import Call, ScriptError, Values, command
 from simulators.serialem.files import ImageFile
@@ -11,6 +13,7 @@ from simulators.serialem.navigator import MAP, POLYGON, NavItem, read
 from simulators.serialem.program import SerialEM
 
 LABEL_CHARACTERS = 16
+CIRCLE_CORNERS = 32
 
 
 @command("ReportIfNavOpen")
@@ -140,6 +143,15 @@ def add_image_points_as_polygon(sem: SerialEM, call: Call) -> Values:
         raise ScriptError("Two arrays of the same length, 3 or more, are needed for a polygon")
     corners = [image.point(x, y)[0] for x, y in zip(*arrays, strict=True)]
     return _polygon(sem, [*corners, corners[0]], call.number(4, image.stage_um[2]))
+
+
+@command("AddCirclePolygon")
+def add_circle_polygon(sem: SerialEM, call: Call) -> Values:
+    """A circle of that radius in µm about x, y, or about the stage; its index."""
+    x, y = call.number(2, sem.scope.x_um), call.number(3, sem.scope.y_um)
+    turns = [2 * math.pi * number / CIRCLE_CORNERS for number in range(CIRCLE_CORNERS)]
+    corners = [(x + call.number(1) * math.cos(turn), y + call.number(1) * math.sin(turn)) for turn in turns]
+    return _polygon(sem, [*corners, corners[0]], sem.scope.z_um)
 
 
 @command("GetUniqueNavID")

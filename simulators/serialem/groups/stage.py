@@ -8,7 +8,6 @@ from simulators.serialem.buffers import Matrix, inverse, product
 from simulators.serialem.commands import Call, ScriptError, Values, command
 from simulators.serialem.program import SerialEM, linear
 
-TILT_LIMIT_DEG = 79.0
 HEIGHT_LIMIT_UM = 350.0
 
 
@@ -61,8 +60,9 @@ def move_stage(sem: SerialEM, call: Call) -> Values:
 def tilt(sem: SerialEM, call: Call) -> Values:
     """Tilt to, or by, an angle in degrees."""
     angle = call.number(1) + (sem.scope.tilt_deg if call.info.name == "TiltBy" else 0.0)
-    if abs(angle) > TILT_LIMIT_DEG:
-        raise ScriptError(f"Tilt {angle:g} is beyond the limit of {TILT_LIMIT_DEG:g} degrees")
+    limit = sem.properties["MaximumTiltAngle"]
+    if abs(angle) > limit:
+        raise ScriptError(f"Tilt {angle:g} is beyond the limit of {limit:g} degrees")
     with sem.scripted():
         sem.scope.move(sem.scope.x_um, sem.scope.y_um, tilt_deg=angle)
     return None

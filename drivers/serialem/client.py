@@ -104,6 +104,14 @@ class SerialEMClient:
         """The first number that a command reports."""
         return self.numbers(name, *arguments)[0]
 
+    def report(self, name: str, *arguments: "float | str | None", least: int = 1) -> tuple[float, ...]:
+        """Numbers from a command that only reports; asked once more after an error, as that changes nothing."""
+        try:
+            return self.numbers(name, *arguments, least=least)
+        except (ScriptError, BadReplyError) as error:
+            log.warning("report.again", error=str(error))
+            return self.numbers(name, *arguments, least=least)
+
     def has(self, name: str) -> bool:
         """Whether the running SerialEM has this command."""
         return codes.exists(name, self.entries)

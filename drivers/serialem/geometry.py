@@ -59,14 +59,14 @@ def of_buffer(client: SerialEMClient, buffer: str, shape: tuple[int, int], *, ch
     middle = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
     if not client.has("BufImageToStageMatrix"):
         return _of_calibration(client, buffer, middle)
-    a, b, c, d, dx, dy = client.numbers("BufImageToStageMatrix", buffer, NAVIGATOR, least=6)[:6]
+    a, b, c, d, dx, dy = client.report("BufImageToStageMatrix", buffer, NAVIGATOR, least=6)[:6]
     x, y = middle[0] + CORNER, middle[1] + CORNER
     centre = (a * x + b * y + dx, c * x + d * y + dy)
     transform = Transform((a, b, c, d), centre, middle)
     if check and client.has("BufImagePosToStagePos"):
         pixel_um = math.sqrt(abs(a * d - b * c))
         for x, y in sample(shape, 2):
-            own = client.numbers("BufImagePosToStagePos", buffer, NAVIGATOR, x + CORNER, y + CORNER, least=2)
+            own = client.report("BufImagePosToStagePos", buffer, NAVIGATOR, x + CORNER, y + CORNER, least=2)
             ours = transform.stage_um(x, y)
             gap = math.hypot(own[0] - ours[0], own[1] - ours[1])
             if gap > TOLERANCE_PX * pixel_um:
@@ -84,7 +84,7 @@ def of_montage(client: SerialEMClient, buffer: str, shape: tuple[int, int]) -> T
         return of_buffer(client, buffer, shape, check=False)
     pixels = sample(shape, 4)
     stage = [
-        client.numbers("BufImagePosToStagePos", buffer, NAVIGATOR, x + CORNER, y + CORNER, least=2)[:2]
+        client.report("BufImagePosToStagePos", buffer, NAVIGATOR, x + CORNER, y + CORNER, least=2)[:2]
         for x, y in pixels
     ]
     design = np.array([(x - middle[0], y - middle[1], 1.0) for x, y in pixels])
@@ -102,9 +102,9 @@ def sample(shape: tuple[int, int], per_side: int) -> list[Point]:
 
 def _of_calibration(client: SerialEMClient, buffer: str, middle: Point) -> Transform:
     """For SerialEM 4.0, which has no matrix of a buffer: from the camera's calibration, whose y points up."""
-    binning = client.numbers("ImageProperties", buffer, least=3)[2]
-    a, b, c, d = client.numbers("CameraToStageMatrix", 0, least=4)[:4]
-    x_um, y_um = client.numbers("ReportStageXYZ", least=3)[:2]
-    shift = client.numbers("ReportImageShift", least=6)
+    binning = client.report("ImageProperties", buffer, least=3)[2]
+    a, b, c, d = client.report("CameraToStageMatrix", 0, least=4)[:4]
+    x_um, y_um = client.report("ReportStageXYZ", least=3)[:2]
+    shift = client.report("ReportImageShift", least=6)
     matrix = (a * binning, -b * binning, c * binning, -d * binning)
     return Transform(matrix, (x_um + shift[4], y_um + shift[5]), middle)

@@ -79,14 +79,6 @@ class Instrument:
         """The limits of the driver's own file."""
         return self.settings.interlocks
 
-    def once_more(self, name: str, *arguments: "float | str | None", least: int = 1) -> tuple[float, ...]:
-        """Numbers from a command that only reports; asked a second time after an error, as that changes nothing."""
-        try:
-            return self.client.numbers(name, *arguments, least=least)
-        except (ScriptError, BadReplyError) as error:
-            log.warning("report.again", error=str(error))
-            return self.client.numbers(name, *arguments, least=least)
-
     def perhaps(self, name: str, *arguments: "float | str | None") -> Any:
         """What a command reports that not every SerialEM or microscope has; None where it fails."""
         try:
@@ -99,8 +91,8 @@ class Instrument:
 
     def read_stage(self) -> Stage:
         """Where the stage is."""
-        x, y, z = self.once_more("ReportStageXYZ", least=3)[:3]
-        tilt = self.once_more("ReportTiltAngle")[0]
+        x, y, z = self.client.report("ReportStageXYZ", least=3)[:3]
+        tilt = self.client.report("ReportTiltAngle")[0]
         self.stage = Stage(x_um=x, y_um=y, z_um=z, tilt_deg=tilt)
         return self.stage
 
@@ -178,7 +170,7 @@ class Instrument:
         """SerialEM realigned by image shift: ours starts from there, and its limit counts from zero."""
         self._preset = None
         with failing_as(ErrorKind.SCRIPT):
-            shift = self.once_more("ReportImageShift", least=6)
+            shift = self.client.report("ReportImageShift", least=6)
         self._shift_um, self._left_um = (0.0, 0.0), (shift[4], shift[5])
 
     def shift_to(self, x_um: float, y_um: float) -> None:
@@ -251,7 +243,7 @@ class Instrument:
 
     def read(self, buffer: str, level: Level, *, montage: bool = False) -> Shot:
         """The image in a buffer, with its place on the stage, its scale and what SerialEM knows of its exposure."""
-        about = self.once_more("ImageProperties", buffer, least=5)
+        about = self.client.report("ImageProperties", buffer, least=5)
         image = self.client.buffer_image(buffer)
         if image is None or image.ndim != 2:
             raise BadReplyError(f"buffer {buffer} holds no image of grey values")
@@ -296,7 +288,7 @@ class Instrument:
                 self.client.call("SetAxisPosition", "F", self.settings.focus.axis_um)
             self.client.call("SetTargetDefocus", -defocus_um)  # SerialEM: underfocus is negative
             self.client.call("AutoFocus")
-            measured, failure = (*self.once_more("ReportAutoFocus"), 0.0)[:2]
+            measured, failure = (*self.client.report("ReportAutoFocus"), 0.0)[:2]
         if failure:
             text = f"autofocus: SerialEM's failure code {failure:g}, measured {measured:.2f} µm"
             raise WorkError(ErrorKind.AUTOFOCUS_FAILED, text, 0.0)

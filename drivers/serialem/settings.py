@@ -137,7 +137,7 @@ class GridSettings(Section):
     close_valves: bool = True  # before a grid is exchanged
 
 
-LEVELS_NM: dict[Level, tuple[float, float]] = {"low": (100.0, 5_000.0), "medium": (4.0, 100.0), "high": (0.02, 1.0)}
+LEVELS_NM: dict[Level, tuple[float, float]] = {"low": (60.0, 5_000.0), "medium": (1.0, 60.0), "high": (0.01, 1.0)}
 
 
 class AdvisorSettings(Section):

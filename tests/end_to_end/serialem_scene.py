@@ -1,6 +1,8 @@
 """SerialEM's simulator with the real driver before it, over real sockets, for short sessions without waiting."""
 
 import asyncio
+import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +31,11 @@ def driver_settings(endpoint: str, port: int, ledger: Path, **changes: Any) -> S
         "serialem": {"port": port, "retry_s": 0.1, "connect_s": 1.0},
         "presets": {"low": {"shot": "Record", "low_dose": False, "mag_index": 3}},
         "safety": dict(QUICK_SAFETY),
-        "advisor": {"poll_s": 0.1, "after_stop_s": 0.5},
+        "advisor": {
+            "poll_s": 0.1,
+            "after_stop_s": 0.5,
+            "levels_nm": {"low": (500.0, 5_000.0), "medium": (10.0, 500.0), "high": (0.01, 1.0)},
+        },
     }
     for name, value in changes.items():
         *parents, last = name.split("__")
@@ -60,6 +66,53 @@ class Rig:
         return len(set(places)) == len(places)
 
 
+class Cable:
+    """A cable between driver and SerialEM that can be pulled and put back."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self._ends: list[socket.socket] = []
+        self._listener: socket.socket | None = None
+        self.mend()
+
+    def mend(self) -> None:
+        """Put it back."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
+
+    def pull(self) -> None:
+        """Break every connection; from now on nobody answers."""
+        for end in (self._listener, *self._ends):
+            if end is not None:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+                end.close()
+        self._listener, self._ends = None, []
+
+    close = pull
+
+    def _serve(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self.target))
+                self._ends += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pump(one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        for end in (one, other):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
 @contextmanager
 def microscope(
     *,
@@ -76,9 +129,9 @@ def microscope(
 
 
 @contextmanager
-def driven(endpoint: str, server: SerialEMServer, ledger: Path, **changes: Any) -> Iterator[Rig]:
+def driven(endpoint: str, server: SerialEMServer, ledger: Path, port: int = 0, **changes: Any) -> Iterator[Rig]:
     """The real driver before a running simulator, in a thread of its own."""
-    hooks, shell = build(driver_settings(endpoint, server.port, ledger, **changes))
+    hooks, shell = build(driver_settings(endpoint, port or server.port, ledger, **changes))
     with running(hooks, shell):
         yield Rig(server.scope, server, hooks, shell)
 

@@ -1,0 +1,122 @@
+"""An advisor beside an operator: images taken in SerialEM become points in its Navigator."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.daemon import Daemon
+from simulators.serialem.groups.camera import take
+from simulators.serialem.navigator import NavItem
+from simulators.serialem.server import SerialEMServer
+from tests.end_to_end.live import daemon, wait_for
+from tests.end_to_end.scene import quick_settings
+from tests.end_to_end.serialem_scene import Rig, driven, microscope
+from tests.ports import free_endpoints
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@contextmanager
+def advised(tmp_path: Path, **changes: Any) -> Iterator[tuple[Rig, Daemon]]:
+    settings = quick_settings(
+        tmp_path,
+        free_endpoints("drivers", "control", "events"),
+        session__mode="advisor",
+        session__autonomy="suggest",
+    )
+    with (
+        microscope(version=changes.pop("version", "4.2")) as server,
+        daemon(settings) as running,
+        driven(settings.endpoints.drivers, server, tmp_path / "ledger.sqlite", mode="advisor", **changes) as rig,
+    ):
+        yield rig, running
+
+
+def operator_takes(server: SerialEMServer, letter: str, level: str, x_um: float = 0.0, y_um: float = 0.0) -> None:
+    """What an operator does in SerialEM's own windows: move, choose the magnification, take an image."""
+    program = server.program
+    wait_for(lambda: not program.control.on, 10)
+    server.scope.move(x_um, y_um)
+    program.low_dose, program.level = False, level
+    program.buffers.put("A", take(program, letter))
+
+
+def points(server: SerialEMServer) -> list[NavItem]:
+    return [item for item in server.program.navigator.items if item.note.startswith("Cryonaut")]
+
+
+def test_squares_and_holes_of_the_operators_images_come_into_the_navigator(tmp_path: Path) -> None:
+    with advised(tmp_path) as (rig, running):
+        server = rig.server
+        operator_takes(server, "R", "low")
+        wait_for(lambda: len(points(server)) > 5, 20)
+        wait_for(lambda: not server.program.control.on, 5)
+        squares = points(server)
+        truth = server.scope.specimen.squares
+        for item in squares:
+            nearest = min(math.hypot(s.x_um - item.x_um, s.y_um - item.y_um) for s in truth)
+            assert nearest < 15, f"{item.label} at ({item.x_um:.0f}, {item.y_um:.0f}) is on no square"
+            assert item.label.startswith("G1-S")
+            assert item.acquire == (item.color == 1)
+        assert any(item.acquire for item in squares)
+        assert "0." in squares[0].note or "1.0" in squares[0].note
+
+        best = max(squares, key=lambda item: item.note[9:13])
+        operator_takes(server, "S", "medium", best.x_um, best.y_um)
+        wait_for(lambda: any("-H" in item.label for item in points(server)), 20)
+        wait_for(lambda: not server.program.control.on, 5)
+        holes = [item for item in points(server) if "-H" in item.label]
+        on = sum(server.scope.specimen.hole_at(item.x_um, item.y_um) is not None for item in holes)
+        assert on > 0.9 * len(holes), f"{on} of {len(holes)} points are on true holes"
+        assert len({item.label for item in points(server)}) == len(points(server)), "a place came twice"
+        assert running.core.state.exposures == 0
+        assert not server.count("MoveStageTo"), "an advisor does not drive"
+        assert not server.scope.beam_blanked
+
+
+def test_the_same_image_is_sent_once_and_the_same_place_is_one_point(tmp_path: Path) -> None:
+    with advised(tmp_path) as (rig, running):
+        operator_takes(rig.server, "R", "low")
+        wait_for(lambda: len(points(rig.server)) > 5, 20)
+        time.sleep(0.5)
+        first, frames = len(points(rig.server)), running.core.state.frames
+        rig.scope.clock.spend(10.0)
+        operator_takes(rig.server, "R", "low")
+        wait_for(lambda: running.core.state.frames == frames + 1, 20)
+        time.sleep(0.8)
+        assert len(points(rig.server)) < 1.5 * first
+
+
+def test_an_advisor_lets_a_busy_operator_work_and_comes_back(tmp_path: Path) -> None:
+    with advised(tmp_path) as (rig, running):
+        rig.server.set_busy(True)
+        operator_takes(rig.server, "R", "low")
+        time.sleep(0.6)
+        assert not points(rig.server)
+        assert running.core.state.phase == "collecting", "a busy SerialEM is no takeover for an advisor"
+        rig.server.set_busy(False)
+        wait_for(lambda: bool(points(rig.server)), 20)
+
+
+def test_an_advisor_can_wait_until_a_script_asks(tmp_path: Path) -> None:
+    with advised(tmp_path, advisor__when="asked") as (rig, running):
+        operator_takes(rig.server, "R", "low")
+        time.sleep(0.6)
+        assert running.core.state.frames == 0
+        rig.server.program.persistent["CRYONAUT_ASK"] = "1"
+        wait_for(lambda: bool(points(rig.server)), 20)
+        assert running.core.state.frames == 1
+
+
+def test_control_is_free_between_two_looks(tmp_path: Path) -> None:
+    with advised(tmp_path, advisor__poll_s=0.3) as (rig, _):
+        seen = []
+        for _ in range(60):
+            seen.append(rig.server.program.control.on)
+            time.sleep(0.02)
+        assert seen.count(False) > 0.7 * len(seen)

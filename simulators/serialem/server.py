@@ -208,6 +208,9 @@ class SerialEMServer:
                     self._hear(self._client)
                 except OSError:
                     self._lose()
+                except Exception as error:  # a fault of the simulator ends this client only
+                    self.program.say(f"the simulator failed: {type(error).__name__}: {error}")
+                    self._lose()
             if listener in ready:
                 self._accept(listener)
 
@@ -421,9 +424,9 @@ class SerialEMServer:
         return False
 
     def _take_image(self, client: socket.socket, put: PutImage) -> None:
-        fits = put.kind in protocol.DTYPES and put.rows > 0 and put.columns > 0
-        size = np.dtype(protocol.DTYPES[put.kind]).itemsize if fits else 0
-        if not fits or put.byte_count != put.rows * put.columns * size:
+        sizes = {kind: np.dtype(dtype).itemsize for kind, dtype in protocol.DTYPES.items()} | {protocol.RGB: 3}
+        bytes_due = put.rows * put.columns * sizes.get(put.kind, 0)
+        if min(put.rows, put.columns) < 1 or put.byte_count != bytes_due or not bytes_due:
             raise MalformedError(f"{put}: the sizes do not agree")
         client.settimeout(PIXELS_S)
         client.sendall(protocol.encode_done())

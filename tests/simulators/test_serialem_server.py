@@ -291,7 +291,10 @@ def test_a_reset_connection_frees_control(server: SerialEMServer, sem: RealModul
 def test_a_new_client_replaces_the_old_one_and_gets_control(sem: RealModule, join: Callable[[], RealModule]) -> None:
     new = join()
     assert new("ReportTiltAngle") == 0.0
-    assert sem.connect().recv(10) == b""
+    assert sem("ReportTiltAngle") == 0.0  # the module finds itself cut off, connects again and repeats the command
+    assert sem.resent == 1
+    assert new.connect().recv(10) == b""
+    new = join()
     with pytest.raises(ScriptError, match=r"^$"):
         new("GetVariable", "nope")  # a script of its own: message boxes are on again
 
@@ -507,6 +510,15 @@ def test_an_image_can_be_put_and_read_back(sem: RealModule, dtype: str) -> None:
     sem.put(image, 16)
     assert np.array_equal(sem.image(16), image)
     assert sem("ImageProperties", "Q")[:2] == (30.0, 20.0)
+
+
+def test_a_colour_image_can_be_put_and_read_back(sem: RealModule) -> None:
+    image = np.arange(60, dtype=np.uint8)
+    sem.exchange(struct.pack("<11i", 44, 5, 16, 5, 4, 60, 16, 16, 1, -1, 1))
+    sem.connect().sendall(image.tobytes())
+    sem.connect().sendall(struct.pack("<4i", 16, 4, 16, 0))
+    assert exactly(sem.connect(), 32) == struct.pack("<8i", 32, 0, 16, 15, 5, 4, 60, 1)
+    assert exactly(sem.connect(), 60) == image.tobytes()
 
 
 def test_an_image_put_takes_over_what_its_base_knows_and_rolls_into_a(sem: RealModule) -> None:

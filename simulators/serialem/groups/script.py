@@ -124,7 +124,7 @@ def get_variable(sem: SerialEM, call: Call) -> Values:
 
 @command("IsVariableDefined")
 def is_variable_defined(sem: SerialEM, call: Call) -> Values:
-    """1 when there is such a variable; 2 for a persistent one as in SerialEM would be 1 here, too."""
+    """1 when there is such a variable, of this script or persistent."""
     name = call.text(1).upper()
     return int(name in sem.script.variables or name in sem.persistent)
 

@@ -74,8 +74,8 @@ class Control:
         """Give control back and restore what the script changed for its own time."""
         with self._lock:
             script, self.script = self.script, None
-        for undo in reversed(list(script.restore.values() if script else ())):
-            undo()
+            for undo in reversed(list(script.restore.values() if script else ())):
+                undo()
 
     def client_gone(self) -> None:
         """The connection is lost: the script ends and a STOP that waited for it is forgotten."""
@@ -88,17 +88,18 @@ class Control:
             if self.running:
                 self._stop.set()
                 return
-            was_on = self.on
             self.stuck = False
-            self.stop_pending = was_on and self.remembers_stop
-        if was_on:
+            self.stop_pending = self.on and self.remembers_stop
             self.end()
 
-    def begin_command(self, name: str) -> None:
-        """From now on STOP belongs to this command."""
+    def begin_command(self, name: str) -> bool:
+        """From now on STOP belongs to this command; False when one came just before, and nothing may run."""
         with self._lock:
             self._stop.clear()
+            if self.stop_pending:
+                return False
             self.running = name
+            return True
 
     def finish_command(self) -> bool:
         """Whether STOP was pressed while the command ran."""

@@ -315,8 +315,10 @@ class SerialEMServer:
             text = protocol.framed(message) if self.program.script.quiet else ""
             return protocol.encode_reply(Reply((text,), protocol.SCRIPT_ERROR))
         call = Call(info, command.arguments)
+        if not control.begin_command(info.name):
+            control.stop_pending = False
+            return protocol.encode_refusal(Refusal.STOPPED)
         self.log.append((info.name, call.values))
-        control.begin_command(info.name)
         try:
             reply = self._outcome(call)
         finally:

@@ -657,6 +657,21 @@ def test_stop_during_a_command_ends_it_and_its_script(server: SerialEMServer, se
     assert sem("ReportTiltAngle") == 0.0
 
 
+def test_a_stop_just_before_a_command_lets_nothing_run(
+    server: SerialEMServer, sem: RealModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = server.control.begin_command
+
+    def stop_first(name: str) -> bool:
+        server.press_stop()
+        return begin(name)
+
+    monkeypatch.setattr(server.control, "begin_command", stop_first)
+    with pytest.raises(ModuleError, match="-10"):
+        sem("Record")
+    assert server.count("Record") == 0
+
+
 @pytest.mark.parametrize("options", [{"speed": 10.0}])
 def test_stop_during_an_exposure_costs_the_dose_and_gives_no_image(server: SerialEMServer, sem: RealModule) -> None:
     sem("SetLowDoseMode", 1)
@@ -910,6 +925,10 @@ def test_closed_valves_give_a_dark_image_and_no_error(server: SerialEMServer, se
     sem("Record")
     assert sem("ReportMeanCounts", "A") < 0.1
     assert server.scope.ledger == []
+    sem("AutoFocus")
+    assert sem("ReportAutoFocus")[1] != 0.0
+    with pytest.raises(ScriptError, match="dark"):
+        sem("Eucentricity", 3)
     sem("SetColumnOrGunValve", 1)
     assert sem("ReportColumnOrGunValve") == 1.0
     sem("SetBeamBlank", 1)

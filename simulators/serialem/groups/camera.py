@@ -206,10 +206,20 @@ def frame_mdoc(sem: SerialEM, call: Call) -> Values:
 # -------------------------------------------------------------------------------------------------- tasks
 
 
+def _lit(sem: SerialEM) -> bool:
+    """Whether a task would see anything."""
+    return sem.scope.valves_open and sem.scope.beam_current > 0 and bool(sem.autoloader.stage_grid)
+
+
 @command("AutoFocus", "G")
 def autofocus(sem: SerialEM, call: Call) -> Values:
     """Measure the defocus and, unless -1, go to the target; a failure is told by ReportAutoFocus only."""
     measured = sem.defocus_um
+    if not _lit(sem):
+        sem.wait(sem.scope.settings.autofocus_s)
+        sem.say("Autofocus: the images are dark")
+        sem.autofocus = (0.0, 1)
+        return None
     try:
         if call.integer(1) == -1:
             sem.wait(sem.scope.settings.autofocus_s)
@@ -259,6 +269,8 @@ def drift_wait_task(sem: SerialEM, call: Call) -> Values:
 @command("Eucentricity")
 def eucentricity(sem: SerialEM, call: Call) -> Values:
     """Bring the specimen to eucentric height."""
+    if not _lit(sem):
+        raise ScriptError("Eucentricity: the images are dark")
     with sem.scripted():
         sem.scope.find_eucentric()
     sem.check_stop()

@@ -160,5 +160,5 @@ def serialem(
     server = SerialEMServer(scope, port, version, host=host, folder=folder)
     try:
         serve(server, sys.stdin, partial(print, flush=True))
-    except OSError as error:
-        raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from error
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"cannot listen at {host}:{port}: {error}; choose another --host or --port") from error

@@ -135,7 +135,7 @@ class SerialEMServer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self.host, self._wanted_port))
             listener.listen(2)
-        except OSError:
+        except (OSError, OverflowError):
             listener.close()
             raise
         self._listener = listener

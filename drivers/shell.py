@@ -97,6 +97,7 @@ class Shell:
         self._running: Command | None = None
         self._cancel = threading.Event()
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
+        self._interrupted = False  # the driver ends while a hook is at work
         self._dropped: set[str] = set()
         self._untaken: dict[str, tuple[CommandResult, float]] = {}  # results that the daemon has not acknowledged
         self._silent = False  # the daemon was silent for too long: only a new hello leads on
@@ -141,6 +142,8 @@ class Shell:
             if not self._taken:
                 await self._make_safe("the driver ends")
             await asyncio.to_thread(self._hands.shutdown)  # a hook may need this loop to come to its end
+            if self._interrupted and not self._taken:  # it may have opened the beam after it was made safe
+                await self._make_safe("the driver ends, and so has what was under way")
             self._safety.shutdown()
             self.ledger.close()
             socket.close(0)
@@ -372,7 +375,10 @@ class Shell:
         await self._disk(self.ledger.begin, command)
         if self._held:
             self._cancel.set()
-        return await self._carry_out(command)
+        result = await self._carry_out(command)
+        if self._held and not self._taken:  # its last step may have opened the beam after it was made safe
+            await self._make_safe("what was under way has ended")
+        return result
 
     async def _carry_out(self, command: Command) -> CommandResult:
         begun = time.monotonic()
@@ -381,6 +387,9 @@ class Shell:
         try:
             async with asyncio.timeout(command.timeout_s):
                 dose = await self._loop.run_in_executor(self._hands, self.microscope.carry_out, command.work, desk)
+        except asyncio.CancelledError:
+            self._interrupted = True
+            raise
         except TimeoutError:
             self._cancel.set()
             text = f"not finished within {command.timeout_s:g} s"

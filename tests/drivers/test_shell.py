@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -360,6 +361,37 @@ async def test_a_driver_that_ends_says_goodbye_and_leaves_the_microscope_safe(
     assert bench.safe == ["the driver ends"]
 
 
+@pytest.mark.parametrize("how", ["order", "silence", "end"])
+async def test_a_hook_that_opens_the_beam_after_it_was_made_safe_does_not_leave_it_open(
+    tmp_path: Path, how: str
+) -> None:
+    blanked: list[bool] = []
+    bench = Bench()
+
+    def act(work: AnyWork, desk: Desk) -> None:
+        while not bench.safe:  # a step that cannot be cut short
+            time.sleep(0.01)
+        blanked.append(False)
+
+    def make_safe(why: str) -> None:
+        bench.safe.append(why)
+        blanked.append(True)
+
+    bench.act, bench.make_safe = act, make_safe  # type: ignore[method-assign]
+    daemon = RawDaemon(safe_after_s=0.3 if how == "silence" else 30.0)
+    async with at(daemon.endpoint, tmp_path, bench):
+        await daemon.welcome()
+        await daemon.send(order(Goto(x_um=1.0, y_um=2.0)))
+        await until(lambda: bench.done)
+        if how == "order":
+            await daemon.send(Safe(why="fault", epoch=1))
+        if how != "end":
+            await daemon.expect(CommandResult)
+            assert blanked == [True, False, True]
+    assert blanked[-1]
+    daemon.close()
+
+
 async def test_a_driver_ends_in_good_order_where_no_daemon_ever_was(tmp_path: Path) -> None:
     async with at("tcp://127.0.0.1:9", tmp_path) as (_, bench):
         await asyncio.sleep(0.3)
@@ -432,7 +464,7 @@ async def test_a_driver_with_a_frame_that_nobody_takes_can_be_stopped(daemon: Ra
         await daemon.welcome()
         await daemon.send(order(SHOT))
         await daemon.expect(Frame)
-    assert bench.safe == ["the driver ends"]
+    assert bench.safe[0] == "the driver ends"
 
 
 async def test_a_hook_for_answers_that_fails_ends_nothing(daemon: RawDaemon, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from agent.errors import ConfigError
 from agent.messages import ErrorKind
 from agent.settings import DEFAULT_ON_ERROR, Settings, Then, load, preset_folder
 
-PRESETS = sorted(preset_folder().glob("*.yaml"))
+DRIVERS = preset_folder().parent / "drivers"  # a file named after one of these is the driver's own, not the daemon's
+PRESETS = sorted(path for path in preset_folder().glob("*.yaml") if not (DRIVERS / path.stem).is_dir())
 
 
 def written(folder: Path, text: str) -> Path:

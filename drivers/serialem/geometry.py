@@ -60,6 +60,8 @@ def of_buffer(client: SerialEMClient, buffer: str, shape: tuple[int, int], *, ch
     if not client.has("BufImageToStageMatrix"):
         return _of_calibration(client, buffer, middle)
     a, b, c, d, dx, dy = client.report("BufImageToStageMatrix", buffer, NAVIGATOR, least=6)[:6]
+    if not abs(a * d - b * c) > 0:  # also true for NaN
+        raise GeometryError(f"buffer {buffer}: SerialEM's matrix to the stage ({a:g} {b:g} {c:g} {d:g}) is of no use")
     x, y = middle[0] + CORNER, middle[1] + CORNER
     centre = (a * x + b * y + dx, c * x + d * y + dy)
     transform = Transform((a, b, c, d), centre, middle)
@@ -69,7 +71,7 @@ def of_buffer(client: SerialEMClient, buffer: str, shape: tuple[int, int], *, ch
             own = client.report("BufImagePosToStagePos", buffer, NAVIGATOR, x + CORNER, y + CORNER, least=2)
             ours = transform.stage_um(x, y)
             gap = math.hypot(own[0] - ours[0], own[1] - ours[1])
-            if gap > TOLERANCE_PX * pixel_um:
+            if not gap <= TOLERANCE_PX * pixel_um:
                 raise GeometryError(
                     f"buffer {buffer}: pixel ({x:.0f}, {y:.0f}) is at ({own[0]:.3f}, {own[1]:.3f}) µm by SerialEM's"
                     f" point and at ({ours[0]:.3f}, {ours[1]:.3f}) µm by its matrix, {gap / pixel_um:.1f} px apart"

@@ -170,8 +170,8 @@ class Daemon:
         socket.maxmsgsize = (self.settings.limits.frame_mb << 20) + MAX_HEADER_BYTES if name == "drivers" else 1 << 20
         socket.rcvhwm = self.settings.limits.frames_waiting if name == "drivers" else 1000
         socket.sndhwm = 10_000
-        socket.heartbeat_ivl = 5_000
-        socket.heartbeat_timeout = 20_000
+        socket.heartbeat_ivl = 10_000  # finds a dead cable; whether a peer is well, our own heartbeats tell
+        socket.heartbeat_timeout = 60_000
         socket.handshake_ivl = 5_000
         if kind == zmq.ROUTER:
             socket.router_mandatory = True

@@ -48,13 +48,11 @@ class Turn:
         self.emit(ev.GridChanged(grid_id=grid_id, state=state, decision=Decision(why=why)))
 
     def suspend(self, cause: str, detail: str, severity: str = "alarm") -> None:
-        """Hold the session; told once."""
-        if self.state.suspensions.get(cause) == detail:
+        """Hold the session; told and journalled once, however often the cause comes up again meanwhile."""
+        if cause in self.state.suspensions:
             return
-        known = cause in self.state.suspensions
         self.emit(ev.Suspended(cause=cause, detail=detail))
-        if not known:
-            self.emit(ev.Noticed(severity=severity, text=f"suspended ({cause}): {detail}"))
+        self.emit(ev.Noticed(severity=severity, text=f"suspended ({cause}): {detail}"))
 
     def unsuspend(self, cause: str) -> None:
         """End a hold; its end is told once too."""

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from agent import wire
-from agent.messages import PROTOCOL, Accepted, Frame, Heartbeat, Hello, Refused, Targets, Welcome
+from agent.messages import PROTOCOL, Frame, Heartbeat, Hello, Refused, Targets, Welcome
 from tests.ports import free_endpoints
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
@@ -46,6 +46,8 @@ def test_a_flood_of_frames_and_nonsense_leaves_memory_bounded_and_the_next_frame
         assert isinstance(welcome, Welcome)
         image = np.random.default_rng(0).integers(0, 4000, (2048, 2048), dtype=np.uint16)  # 8 MB
 
+        answered: set[str] = set()
+
         def frame(number: int, level: str = "high") -> Frame:
             return Frame(
                 frame_id=f"F{number:05d}",
@@ -74,14 +76,17 @@ def test_a_flood_of_frames_and_nonsense_leaves_memory_bounded_and_the_next_frame
                 while socket.poll(0 if waiting and len(sent) < 8 else 200):
                     message = wire.decode(socket.recv_multipart()[-1], wire.TO_DRIVER)
                     about = getattr(message, "about", "")
+                    if about == "hello":  # the daemon took us for gone: as any driver, say who it is and go on
+                        socket.send(wire.encode(Hello(protocol=PROTOCOL, driver="flood")))
+                        waiting.extend(sorted(sent))
+                        sent.clear()
+                    if isinstance(message, Targets):
+                        answered.add(message.frame_id)
                     if about.startswith("F"):
                         sent.discard(int(about[1:]))
                         if isinstance(message, Refused):
                             assert message.retry, message
                             waiting.append(int(about[1:]))
-                for file in (tmp_path / "session" / "frames" / "high").glob("*.tif"):
-                    if time.time() - file.stat().st_mtime > 5:
-                        file.unlink()
 
         flood(0, 40)
         before = resident_mb(process.pid)
@@ -90,15 +95,17 @@ def test_a_flood_of_frames_and_nonsense_leaves_memory_bounded_and_the_next_frame
         print(f"resident memory: {before:.0f} MB after 40 frames, {after:.0f} MB after 200")
         assert after < before + 150
         assert after < 900
-        socket.send_multipart(wire.frame_parts(frame(90_000), image))
-        answers: set[type] = set()
+        flood(90_000, 1)
         deadline = time.monotonic() + 60
-        while answers != {Accepted, Targets}:
-            assert time.monotonic() < deadline, answers
+        while "F90000" not in answered:
+            assert time.monotonic() < deadline, log.read_text()[-1000:]
+            socket.send(wire.encode(Heartbeat(progress=200)))
             if socket.poll(1000):
                 message = wire.decode(socket.recv_multipart()[-1], wire.TO_DRIVER)
-                if "F90000" in (getattr(message, "about", ""), getattr(message, "frame_id", "")):
-                    answers.add(type(message))
+                if isinstance(message, Targets):
+                    answered.add(message.frame_id)
+                elif getattr(message, "about", "") == "hello":
+                    socket.send(wire.encode(Hello(protocol=PROTOCOL, driver="flood")))
         assert process.poll() is None
     finally:
         socket.close(0)

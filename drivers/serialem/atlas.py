@@ -102,16 +102,12 @@ class Atlas:
             instrument.unblank()
             stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
             file = on_pc(ways.folder, f"{self.work.grid_id}_atlas_{stamp}.mrc")
-            with failing_as(ErrorKind.CAMERA, None):
+            with failing_as(ErrorKind.CAMERA, None), instrument.own_file():
                 client.call("SetupFullMontage", ways.overlap, file)
-                try:
-                    desk.check()
-                    client.call("Montage")
-                    self._whole = True
-                    desk.note(f"montage in {file}")
-                finally:
-                    if client.in_control:
-                        instrument.perhaps("CloseFile")
+                desk.check()
+                client.call("Montage")
+                self._whole = True
+                desk.note(f"montage in {file}")
         with failing_as(ErrorKind.CAMERA, None):
             return instrument.read(ways.overview, "low", montage=True)
 

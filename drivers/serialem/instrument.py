@@ -278,6 +278,19 @@ class Instrument:
         dose = values[0] if isinstance(values, tuple) and values else values
         return float(dose) if isinstance(dose, int | float) and dose > 0 else None
 
+    @contextmanager
+    def own_file(self) -> Iterator[None]:
+        """Close the file that the block opens, and make the site's own current again."""
+        before = self.perhaps("ReportFileNumber")
+        try:
+            yield
+        finally:
+            if self.client.in_control:
+                if self.perhaps("ReportFileNumber") != before:
+                    self.perhaps("CloseFile")
+                if isinstance(before, int | float) and before > 0 and self.perhaps("ReportFileNumber") != before:
+                    self.perhaps("SwitchToFile", int(before))
+
     # ------------------------------------------------------------------------------------------ focus
 
     def autofocus(self, defocus_um: float) -> None:

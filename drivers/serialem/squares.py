@@ -1,6 +1,7 @@
 """Getting to a square and back to it: stage, SerialEM's own map of it, and its realignment before a group of holes."""
 
 import math
+import time
 
 import structlog
 
@@ -84,13 +85,14 @@ class Squares:
         self._map_item = 0
         if instrument.perhaps("ReportIfNavOpen") == 0:
             instrument.perhaps("OpenNavigator")
-        folder = instrument.settings.stage.map_folder
-        if instrument.perhaps("ReportFileNumber") in (-1, None):
-            with failing_as(ErrorKind.SCRIPT):
-                client.call("OpenNewFile", on_pc(folder, f"{area_id}_maps.mrc"))
-        with failing_as(ErrorKind.SCRIPT):
-            client.call("Save", "A")
-            self._map_item = int(client.number("NewMap", 0, area_id))
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        try:
+            with failing_as(ErrorKind.SCRIPT), instrument.own_file():
+                client.call("OpenNewFile", on_pc(instrument.settings.stage.map_folder, f"{area_id}_{stamp}.mrc"))
+                client.call("Save", "A")
+                self._map_item = int(client.number("NewMap", 0, area_id))
+        except WorkError as error:
+            log.warning("map.failed", area=area_id, error=str(error), then="no realignment in this square")
 
     def _realign(self, x_um: float, y_um: float) -> None:
         """Let SerialEM realign to the point on the square's map; the image shift that it leaves is the new zero."""

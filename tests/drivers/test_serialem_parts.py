@@ -9,11 +9,13 @@ import pytest
 from agent.messages import ErrorKind, Target
 from drivers.base import WorkError
 from drivers.serialem import geometry
+from drivers.serialem.atlas import on_pc
 from drivers.serialem.cassette import Cassette
 from drivers.serialem.client import SerialEMClient
 from drivers.serialem.errors import ScriptError
+from drivers.serialem.instrument import Instrument
 from drivers.serialem.navigator import BLUE, GREEN, RED, YELLOW, colour_of, is_wanted, label_of, note_of
-from drivers.serialem.settings import SafetySettings
+from drivers.serialem.settings import SafetySettings, SerialEMSettings
 from drivers.serialem.watch import STRIKES, BeamTrend, Watch
 from simulators.serialem.server import SerialEMServer
 from tests.end_to_end.scene import GRID
@@ -195,16 +197,47 @@ def test_a_matrix_that_serialems_own_points_contradict_is_refused(
     client.call("SetLowDoseMode", 1)
     client.call("Search")
     asked = client.report
+    wrong: list[float] = []
 
     def turned(name: str, *arguments: Any, **more: Any) -> tuple[float, ...]:
         values = asked(name, *arguments, **more)
-        return (*changed, *values[4:]) if name == "BufImageToStageMatrix" else values
+        return (*wrong, *values[4:]) if name == "BufImageToStageMatrix" else values
 
     monkeypatch.setattr(client, "report", turned)
-    for changed, words in (
-        ((0.0, 0.2, 0.2, 0.0), "px apart"),
-        ((0.2, 0.2, 0.2, 0.2), "of no use"),
-        ((float("nan"),) * 4, "of no use"),
+    nan = float("nan")
+    for matrix, words in (
+        ([0.0, 0.2, 0.2, 0.0], "px apart"),
+        ([0.2, 0.2, 0.2, 0.2], "of no use"),
+        ([nan, nan, nan, nan], "of no use"),
     ):
+        wrong[:] = matrix
         with pytest.raises(geometry.GeometryError, match=words):
             geometry.of_buffer(client, "A", (512, 512))
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        ("", "a.mrc"),
+        ("D:\\data", "D:\\data\\a.mrc"),
+        ("D:\\data\\", "D:\\data\\a.mrc"),
+        ("/data/x", "/data/x/a.mrc"),
+        ("D:/data", "D:/data/a.mrc"),
+    ],
+)
+def test_paths_are_those_of_the_microscopes_pc(folder: str, path: str) -> None:
+    assert on_pc(folder, "a.mrc") == path
+
+
+def test_the_sites_own_file_stays_open_and_current(server: SerialEMServer, client: SerialEMClient) -> None:
+    instrument = Instrument(client, SerialEMSettings())
+    client.call("OpenNewFile", "site.mrc")
+    before = client.number("ReportFileNumber")
+    with instrument.own_file():
+        client.call("OpenNewFile", "ours.mrc")
+        assert client.number("ReportFileNumber") != before
+    assert client.number("ReportFileNumber") == before
+    assert len(server.program.files) == 1
+    with instrument.own_file():
+        pass
+    assert client.number("ReportFileNumber") == before

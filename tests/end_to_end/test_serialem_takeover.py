@@ -226,7 +226,7 @@ def test_a_stage_move_that_is_never_answered_is_given_up_and_done_again_later(tm
 @pytest.mark.parametrize("after", [False, True], ids=["instead", "after"])
 @pytest.mark.parametrize(
     "name",
-    ["Record", "MoveStageTo", "Search", "Eucentricity", "AutoFocus", "ImageShiftByStageDiff", "BufImageToStageMatrix"],
+    ["Record", "MoveStageTo", "Search", "AutoFocus"],
 )
 def test_a_script_error_costs_at_most_a_hole(tmp_path: Path, name: str, after: bool) -> None:
     """Whichever command fails, the session ends by itself, and no place is exposed twice."""

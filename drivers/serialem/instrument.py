@@ -72,6 +72,7 @@ class Instrument:
         self._shift_um: tuple[float, float] | None = None  # image shift since the last reset; None: not known
         self._left_um = (0.0, 0.0)  # image shift that SerialEM's realignment left, and from which ours starts
         self._defocus_um: float | None = None  # underfocus, as left by the last autofocus or change
+        self._told: set[str] = set()  # commands whose absence was told
         self._checked: set[str] = set()  # levels whose geometry was compared with SerialEM's points
 
     @property
@@ -84,7 +85,9 @@ class Instrument:
         try:
             return self.client.call(name, *arguments)
         except (ScriptError, MissingCommandError) as error:
-            log.info("command.not_possible", error=str(error))
+            if name not in self._told:
+                log.info("command.not_possible", error=str(error))
+            self._told.add(name)
             return None
 
     # ------------------------------------------------------------------------------------------ stage

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,40 @@ def test_an_emergency_stop_makes_safe_and_clear_leads_on(tmp_path: Path) -> None
         it.ask(Clear())
         it.ask(Resume())
         it.finish()
+
+
+# -------------------------------------------------------------------------------------------------- a silent daemon
+
+
+def test_a_silent_daemon_leads_to_the_safe_state_and_a_new_one_goes_on(tmp_path: Path) -> None:
+    settings = quick_settings(tmp_path, free_endpoints("drivers", "control", "events"), link__safe_after_s=0.5)
+    with microscope(speed=30.0) as serialem, ExitStack() as later:
+        with daemon(settings):
+            rig = later.enter_context(driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite"))
+            wait_for(lambda: serialem.control.running == "AutoFocus", 30)
+        serialem.scope.clock.speed = float("inf")
+        wait_for(lambda: rig.scope.beam_blanked and not rig.scope.valves_open, 10)
+        wait_for(lambda: not serialem.control.on, 10)
+        assert not rig.scope.ledger
+        with daemon(settings) as running:
+            wait_for(lambda: running.core.state.phase in ("stopped", "fault"), 30)
+            assert running.core.state.phase == "stopped"
+            assert running.core.state.exposures == 2, "valves that the driver closed were not opened again"
+    assert rig.no_place_twice()
+
+
+def test_a_person_who_took_over_is_left_alone_by_a_silent_daemon_and_an_ending_driver(tmp_path: Path) -> None:
+    settings = quick_settings(tmp_path, free_endpoints("drivers", "control", "events"), link__safe_after_s=0.5)
+    with microscope(speed=30.0) as serialem, ExitStack() as later:
+        with daemon(settings) as running:
+            rig = later.enter_context(driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite"))
+            wait_for(lambda: serialem.control.running == "AutoFocus", 30)
+            serialem.press_stop()
+            wait_for(lambda: running.core.state.phase == "paused" and not running.core.state.outstanding, 10)
+            before = list(rig.log)
+        time.sleep(1.5)
+    assert rig.log == before
+    assert rig.scope.valves_open
 
 
 # -------------------------------------------------------------------------------------------------- things

@@ -62,6 +62,18 @@ class Core:
         await self._queue.put((priority, self._count, what, future))
         return await future
 
+    async def insist(self, what: inp.AnyInput) -> bool:
+        """Hand an input in until the journal takes it: a full disk must not lose it. False when it is no good."""
+        while True:
+            try:
+                await self.submit(what)
+                return True
+            except JournalError:
+                await asyncio.sleep(self.settings.link.heartbeat_s)
+            except CryonautError as error:
+                log.error("input.lost", input=type(what).__name__, error=str(error))
+                return False
+
     def submit_soon(self, what: inp.AnyInput) -> None:
         """Hand an input in without waiting for what follows; for the core's own hooks."""
         self._count += 1

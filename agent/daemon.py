@@ -2,9 +2,11 @@
 
 ::
 
-    drivers  --ROUTER-->  Door  --inputs-->  Core (state, journal)  --events-->  Publisher --PUB--> watchers
-    operator --ROUTER-->  ControlServer  ----^        |
-                                         Analyst <----+  (worker threads)
+    drivers  --ROUTER-->  Door  ------inputs------>  Core (state, journal)  --events-->  Publisher --PUB--> watchers
+                            |                         ^   ^
+                          Intake (frames) --inputs----+   |
+                            +-- Analyst (threads)         |
+    operator --ROUTER-->  ControlServer  -----------------+
 """
 
 import asyncio
@@ -29,8 +31,10 @@ from agent.errors import ConfigError, CryonautError, JournalError
 from agent.frames import FrameStore
 from agent.ids import new_id
 from agent.inference import Analyst
+from agent.intake import Intake
 from agent.journal import Journal
 from agent.keys import Keyring, is_loopback
+from agent.links import Links
 from agent.session import inputs as inp
 from agent.settings import Settings
 from agent.watch import Publisher
@@ -71,6 +75,7 @@ class Daemon:
         self._clock = clock
         self.core: Core
         self.door: Door
+        self.intake: Intake
         self.endpoints: dict[str, str] = {}
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -107,9 +112,9 @@ class Daemon:
                 raise
 
     async def _begin(self) -> None:
-        started = inp.Started(session_id=new_id(), version=__version__, models=self.door.analyst.describe())
+        started = inp.Started(session_id=new_id(), version=__version__, models=self.intake.analyst.describe())
         await self.core.submit(started)
-        self.door.resume_analysis()
+        self.intake.resume()
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[dict[str, Job]]:
@@ -133,14 +138,16 @@ class Daemon:
             drivers = self._listen(stack, context, keyring, "drivers", zmq.ROUTER)
             control = self._listen(stack, context, keyring, "control", zmq.ROUTER)
             events = self._listen(stack, context, keyring, "events", zmq.PUB)
-            self.door = Door(drivers, self.core, store, analyst, settings, keyring)
+            links = Links(drivers)
+            self.intake = Intake(links, self.core, store, analyst, settings)
+            self.door = Door(drivers, links, self.intake, self.core, settings, keyring)
             server = ControlServer(control, self.core, keyring, self.folder)
             jobs: dict[str, Job] = {
                 "core": self.core.run,
                 "drivers": self.door.run,
-                "outbox": self.door.post,
-                "frames": self.door.save_frames,
-                "models": self.door.analyse_frames,
+                "outbox": links.post,
+                "frames": self.intake.save_frames,
+                "models": self.intake.analyse_frames,
                 "control": server.run,
                 "events": Publisher(events, self.core).run,
                 "heartbeat": self._beat,

@@ -320,6 +320,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())[:300]}") from error
     if values is None:
         return {}
+    if isinstance(values, dict):  # a section with nothing under it means its defaults
+        values = {key: value for key, value in values.items() if value is not None}
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: holds a {type(values).__name__}; sections such as 'session:' are expected")
     return values

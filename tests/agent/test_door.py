@@ -514,7 +514,7 @@ async def test_targets_of_a_frame_reach_its_driver_after_it_has_connected_again(
     await first.send_frame(IMAGE, frame_id="a")
     await first.expect(Accepted)
     await first.send(Goodbye())
-    await until(lambda: not daemon.door.links and not daemon.core.state.pending)
+    await until(lambda: not daemon.door.links.by_peer and not daemon.core.state.pending)
     first.close()
     second = RawDriver(daemon.endpoints["drivers"])
     await second.hello("camera", can_pilot=False)

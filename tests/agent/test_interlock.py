@@ -158,7 +158,7 @@ SOURCES = sorted(Path(agent.__file__).parent.rglob("*.py"))
 
 def test_no_module_but_the_door_can_send_a_command() -> None:
     """Commands are made in one place of the session, and leave through the gate of the door only."""
-    makers, senders, gates = set(), set(), set()
+    makers, senders, outbox, gates = set(), set(), set(), set()
     for path in SOURCES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         name = path.relative_to(Path(agent.__file__).parent).as_posix()
@@ -168,13 +168,19 @@ def test_no_module_but_the_door_can_send_a_command() -> None:
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called == "Command":
                 makers.add(name)
-            if called in ("send", "send_multipart"):
+            if called == "send_multipart":
                 senders.add(name)
+            if called == "send":
+                outbox.add(name)
             if called == "_gate":
                 gates.add(name)
     assert makers == {"session/turn.py"}
     assert gates == {"door.py"}
-    assert senders <= {"door.py", "control.py", "watch.py"} | {name for name in senders if name.startswith("cli/")}
+    own = {name for name in outbox if name.startswith("cli/")} | {"control.py"}  # ControlClient, not to drivers
+    assert senders == {"links.py", "control.py", "watch.py"}
+    assert outbox - own == {"door.py", "intake.py", "links.py"}
+    intake = (Path(agent.__file__).parent / "intake.py").read_text(encoding="utf-8")
+    assert "Command" not in intake
 
 
 def test_the_door_sends_commands_in_one_place_behind_the_check() -> None:
@@ -189,6 +195,6 @@ def test_the_door_sends_commands_in_one_place_behind_the_check() -> None:
     assert holding == {"_gate"}
     gate = next(function for function in functions if function.name == "_gate")
     lines = ast.unparse(gate)
-    assert lines.index("interlock.check") < lines.index("self._send(pilot.peer, command)")
+    assert lines.index("interlock.check") < lines.index("self.links.send(pilot.peer, command)")
     callers = [f.name for f in functions if f.name != "_gate" and "self._gate(" in ast.unparse(f)]
     assert callers == ["_dispatch"]

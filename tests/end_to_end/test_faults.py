@@ -178,7 +178,7 @@ def test_a_driver_that_dies_in_the_middle_of_an_exposure_never_repeats_it(tmp_pa
             wait_for(lambda: any(e.area_id.count("-H") for e in running.core.state.outstanding.values()))
             wait_for(lambda: first.times_s.get("high", 0) > 0)
         interrupted = [h for s in running.core.state.grids["G1"].squares.values() for h in s.holes.values()]
-        assert "link" in running.core.state.suspensions
+        wait_for(lambda: "link" in running.core.state.suspensions)
         with driver(settings.endpoints.drivers, tmp_path / "ledger.sqlite") as (second, _):
             wait_for(lambda: running.core.state.phase == "stopped", text=lambda: str(running.core.state.suspensions))
         holes = [h for s in running.core.state.grids["G1"].squares.values() for h in s.holes.values()]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import structlog
 from msgspec.structs import replace
 
-from agent.errors import LinkError
+from agent.errors import BadFileError, LinkError
 from agent.messages import LEVELS, AnyWork, ErrorKind, Frame, Goto, Level, Park, ScopeState, Targets
 from drivers.base import Desk, Shot, WorkError
 from drivers.serialem.client import SerialEMClient
@@ -188,6 +188,8 @@ class SerialEMAdvisor:
             buffer, z_um = self._kept.get(targets.frame_id, ("", self.instrument.stage.z_um))
             try:
                 added, changed = self.navigator.put(targets, buffer=buffer, z_um=z_um)
+            except BadFileError as error:
+                log.error("answer.lost", frame=targets.frame_id, error=str(error))
             except SerialEMError as error:
                 if tries + 1 < TRIES or isinstance(error, BusyError | LinkLostError | StoppedError):
                     self._answers.put_nowait((targets, tries + 1))

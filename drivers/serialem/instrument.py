@@ -330,3 +330,4 @@ class Instrument:
     def forget(self) -> None:
         """Somebody else had the microscope: preset and image shift have to be set anew."""
         self._preset, self._shift_um = None, None
+        self._checked.clear()

@@ -8,11 +8,13 @@ from agent.messages import Target, Targets
 from drivers.serialem.client import SerialEMClient
 from drivers.serialem.errors import MissingCommandError, ScriptError
 from drivers.serialem.geometry import CORNER
+from drivers.serialem.navfile import NavItem, write_nav
 from drivers.serialem.settings import AdvisorSettings
 
 log = structlog.get_logger("serialem")
 LABEL = 16  # characters that SerialEM keeps of a label
 NOTE = 250
+FIRST_GROUP = 20_000  # of groups in files, where SerialEM gives no unique ids
 SAME_UM = 1.0  # an item of the same label this near is the same place
 RED, GREEN, BLUE, YELLOW = 0, 1, 2, 3
 OPEN_STATES = ("found", "queued")
@@ -79,6 +81,8 @@ class Navigator:
         """
         if self.client.number("ReportIfNavOpen") == 0:
             self.client.call("OpenNavigator")
+        if not self.client.has("AddStagePosAsNavPoint"):
+            return self._merge(targets, z_um), 0
         chosen = [t for t in targets.targets if t.score >= self.settings.least_score][: self.settings.most_points]
         groups: dict[int, int] = {}
         added = changed = 0
@@ -92,6 +96,33 @@ class Navigator:
                 added += 1
             self._dress(index, target)
         return added, changed
+
+    def _merge(self, targets: Targets, z_um: float) -> int:
+        """For SerialEM 4.0, which cannot add points one by one: a file of them, merged by SerialEM."""
+        folder, above = self.settings.nav_folder, self.settings.acquire_above
+        if folder is None:
+            raise MissingCommandError(
+                "this SerialEM takes points from files only: set advisor.nav_folder to a folder that both see"
+            )
+        chosen = [t for t in targets.targets if t.score >= self.settings.least_score][: self.settings.most_points]
+        new = [target for target in chosen if not self._known(target)]
+        points = [
+            NavItem.point(
+                label_of(target),
+                target.x_um,
+                target.y_um,
+                z_um,
+                note=note_of(target),
+                colour=colour_of(target, above),
+                acquire=is_wanted(target, above),
+                group=0 if target.group is None else FIRST_GROUP + target.group,
+            )
+            for target in new
+        ]
+        path = folder / f"cryonaut_{targets.frame_id}.nav"
+        write_nav(path, points)
+        self.client.call("MergeNavFile", str(path))
+        return len(points)
 
     def _known(self, target: Target) -> int:
         """Index of the item that stands for this place already, else 0."""

@@ -255,6 +255,8 @@ class SerialEMPilot:
     def _open_valves(self) -> None:
         """Open the column valves again, where we closed them ourselves."""
         if self.instrument.valves_closed:
+            if self.instrument.holding:
+                raise CancelledWork
             with failing_as(ErrorKind.BEAM_LOST):
                 self.client.call("SetColumnOrGunValve", 1)
             self.instrument.valves_closed = False

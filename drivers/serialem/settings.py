@@ -151,6 +151,9 @@ class AdvisorSettings(Section):
     least_score: float = Field(default=0.05, ge=0, le=1)  # below, no point is made
     most_points: int = Field(default=400, ge=1, le=5_000)
     grid_id: str = ""
+    nav_folder: Path | None = (
+        None  # seen by SerialEM and this driver alike; SerialEM 4.0 gets its points as files there
+    )
 
 
 class SerialEMSettings(Section):

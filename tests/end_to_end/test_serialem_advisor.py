@@ -113,6 +113,16 @@ def test_an_advisor_can_wait_until_a_script_asks(tmp_path: Path) -> None:
         assert running.core.state.frames == 1
 
 
+def test_serialem_4_0_gets_its_points_as_a_file(tmp_path: Path) -> None:
+    with advised(tmp_path, version="4.0", advisor__nav_folder=str(tmp_path)) as (rig, _):
+        operator_takes(rig.server, "R", "low")
+        wait_for(lambda: len(points(rig.server)) > 5, 20)
+        assert any(item.acquire for item in points(rig.server))
+        truth = rig.scope.specimen.squares
+        for item in points(rig.server):
+            assert min(math.hypot(s.x_um - item.x_um, s.y_um - item.y_um) for s in truth) < 15
+
+
 def test_control_is_free_between_two_looks(tmp_path: Path) -> None:
     with advised(tmp_path, advisor__poll_s=0.3) as (rig, _):
         seen = []

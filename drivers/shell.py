@@ -146,7 +146,7 @@ class Shell:
                 await self._make_safe("the driver ends, and so has what was under way")
             self._safety.shutdown()
             self.ledger.close()
-            socket.close(0)
+            socket.close(500)  # milliseconds for the goodbye to leave
             context.term()
 
     def stop(self) -> None:
@@ -267,6 +267,8 @@ class Shell:
             self._hello_waits = self._hello_waits and not self._outbox.empty()
 
     def _say_hello(self) -> None:
+        if self._stop.is_set():
+            return  # goodbye was the last word
         if self._hello_waits:
             return
         self._hello_waits = True

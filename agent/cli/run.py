@@ -29,6 +29,8 @@ def run(
         Form of the log on stderr; auto is text on a terminal and JSON elsewhere.
     """
     import asyncio
+    import os
+    import threading
 
     from agent import logs
     from agent.cli.settings import load_settings
@@ -39,3 +41,5 @@ def run(
     settings = load_settings(config, set_)
     logs.configure(json=None if log == "auto" else log == "json")
     asyncio.run(Daemon(settings).run())
+    if any(thread.name.startswith("model") for thread in threading.enumerate()):
+        os._exit(0)  # a model that hangs in its thread would keep the process for ever; everything is on disk

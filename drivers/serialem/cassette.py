@@ -146,6 +146,10 @@ class Cassette:
         """The stage's grid is about to be exchanged: until that is done nobody knows what is there."""
         self._keep(replace(self.seen, grid_id="", slot=0, slots={}))
 
+    def failed(self) -> None:
+        """The exchange failed: how the cassette is now is compared from here on; nobody knows what is on the stage."""
+        self._keep(replace(self.seen, slots=self.inventory()))
+
     def loaded(self, grid_id: str, slot: int) -> None:
         """A grid was loaded: this is how the cassette is from now on."""
         self._keep(replace(self.seen, grid_id=grid_id, slot=slot, slots=self.inventory()))

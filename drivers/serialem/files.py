@@ -109,6 +109,25 @@ def _read_tiff(path: Path, section: int) -> Image:
         return np.ascontiguousarray(file.pages[section].asarray())
 
 
+def nav_beside(image: Path, section: int = 0) -> Path:
+    """The Navigator file in an image's folder in which the image is a map.
+
+    Raises
+    ------
+    BadFileError
+        If there is none.
+    """
+    found = sorted(image.resolve().parent.glob("*.nav"))
+    for path in found:
+        try:
+            map_of(read_nav(path), image, section)
+        except BadFileError:
+            continue
+        return path
+    names = ", ".join(path.name for path in found) or "no .nav file"
+    raise BadFileError(f"{image}: no Navigator file beside it has it as a map (there: {names}); name the session's own")
+
+
 def holes_to_nav(
     holes: Sequence[FoundHole],
     image: Path,

@@ -193,8 +193,12 @@ class SerialEMPilot:
         self.squares.new_grid()
         self.watch.beam.forget()
         self.cassette.leaves()
-        with failing_as(ErrorKind.LOAD_FAILED):
-            self.client.call("LoadCartridge", work.slot)
+        try:
+            with failing_as(ErrorKind.LOAD_FAILED):
+                self.client.call("LoadCartridge", work.slot)
+        except WorkError:
+            self.cassette.failed()
+            raise
         self.cassette.loaded(work.grid_id, work.slot)
         self._open_valves()
 

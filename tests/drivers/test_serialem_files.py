@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadFileError
-from drivers.serialem.files import holes_to_nav, read_section, read_session
+from drivers.serialem.files import holes_to_nav, nav_beside, read_section, read_session
 from drivers.serialem.mdoc import read_mdoc
 from drivers.serialem.navfile import MAP, MapTransform, NavItem, read_nav, write_nav
 from simulators.serialem.navigator import read as serialem_reads
@@ -113,6 +113,9 @@ def test_holes_of_a_map_become_points_to_merge(tmp_path: Path) -> None:
     assert not middle.acquire
     assert middle.stage_um == pytest.approx((-495.956, 436.348, 44.77), abs=1e-3)
     assert MapTransform.of(NavItem("m", MAP_VALUES)).to_pixel(*best.stage_um[:2]) == pytest.approx((100, 200), abs=0.01)
+    assert nav_beside(tmp_path / "map.mrc") == nav
+    with pytest.raises(BadFileError, match=r"there: holes\.nav, session\.nav"):
+        nav_beside(tmp_path / "other.mrc")
     half = tmp_path / "half.nav"
     holes_to_nav([Hole(49.75, 99.75, 0.9)], Path("map.mrc"), (2048, 2048), nav, half)
     assert read_nav(half)[0].stage_um == pytest.approx(best.stage_um, abs=0.02), "a reduced image has the same places"

@@ -13,6 +13,7 @@ def demo(
     squares: int | None = None,
     holes: int | None = None,
     foil: Literal["carbon", "gold"] = "gold",
+    microscope: Literal["serialem", "virtual"] = "serialem",
     folder: Path = Path("sessions"),
     name: str = "",
 ) -> None:
@@ -38,19 +39,24 @@ def demo(
         Holes to expose in each square (default: as in config/demo.yaml).
     foil
         Gold foil with bright holes, or carbon, where holes are faint.
+    microscope
+        serialem: a simulated SerialEM, reached over its own socket by the driver that a real one would have; virtual:
+        the virtual microscope with a driver of its own.
     folder
         Where session folders are made.
     name
         Name of the session; by default demo and the time.
     """
+    from contextlib import ExitStack
+
     from rich.console import Console
 
-    from agent.cli.demo_session import free_ports, program, watch
+    from agent.cli.demo_session import free_ports, program, serialem_config, watch
     from agent.cli.settings import load_settings
     from agent.settings import preset_folder
 
     name = name or datetime.now().strftime("demo-%Y%m%d-%H%M%S")
-    ports = free_ports(3)
+    *ports, scope_port = free_ports(4)
     changes = [
         f"session.name={name}",
         f"session.folder={folder}",
@@ -67,13 +73,23 @@ def demo(
     session = folder / name
     session.mkdir(parents=True, exist_ok=True)
     run = ["run", "--config", str(config), *(part for change in changes for part in ("--set", change))]
-    scope = [
-        "simulate", "microscope", "--endpoint", settings.endpoints.drivers, "--seed", str(seed), "--speed", str(speed),
-        "--foil", foil, "--ledger", str(session / "driver.sqlite"),
-    ]  # fmt: skip
+    look = ("--seed", str(seed), "--speed", str(speed), "--foil", foil)
+    programs = {"daemon": run}
+    if microscope == "virtual":
+        ledger = ("--ledger", str(session / "driver.sqlite"))
+        programs["microscope"] = ["simulate", "microscope", "--endpoint", settings.endpoints.drivers, *look, *ledger]
+    else:
+        driver = session / "driver.yaml"
+        driver.write_text(serialem_config(settings.endpoints.drivers, scope_port, session), encoding="utf-8")
+        files = ("--folder", str(session / "serialem"))
+        programs["serialem"] = ["simulate", "serialem", "--port", str(scope_port), *look, *files]
+        programs["driver"] = ["driver", "serialem", "--config", str(driver), "--log", "json"]
     console = Console()
-    with program(run, session / "daemon.log") as daemon, program(scope, session / "microscope.log") as microscope:
-        ended = watch(console, settings, [daemon, microscope], session)
+    with ExitStack() as stack:
+        running = {
+            title: stack.enter_context(program(call, session / f"{title}.log")) for title, call in programs.items()
+        }
+        ended = watch(console, settings, running, session)
     from agent.report import render
 
     report = render(session)

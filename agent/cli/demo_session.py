@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import yaml
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -24,6 +25,7 @@ from agent.errors import CryonautError, LinkError
 from agent.messages import Event
 from agent.settings import Settings
 
+Programs = dict[str, "subprocess.Popen[bytes]"]
 QUIET = ("frame_received", "area_changed", "command_ended", "groups_planned", "noticed")
 
 
@@ -62,7 +64,18 @@ def program(arguments: list[str], log: Path) -> "Iterator[subprocess.Popen[bytes
             process.wait()
 
 
-def watch(console: Console, settings: Settings, programs: "list[subprocess.Popen[bytes]]", session: Path) -> bool:
+def serialem_config(endpoint: str, port: int, session: Path) -> str:
+    """The driver's config for a simulated SerialEM; a real one would have config/serialem.yaml."""
+    values = {
+        "daemon": {"endpoint": endpoint, "ledger": str(session / "driver.sqlite")},
+        "serialem": {"port": port, "retry_s": 0.2},
+        "presets": {"low": {"shot": "Record", "low_dose": False, "mag_index": 3}},
+        "safety": {"look_again_s": 0.5, "wait_s": 1.0},
+    }
+    return str(yaml.safe_dump(values, sort_keys=False))
+
+
+def watch(console: Console, settings: Settings, programs: "Programs", session: Path) -> bool:
     """Show the session until it ends; True when it ended by itself in good order."""
     show = _Show(settings)
     with ControlClient(settings.endpoints.control, timeout_s=2.0) as client:
@@ -97,7 +110,7 @@ def watch(console: Console, settings: Settings, programs: "list[subprocess.Popen
                 time.sleep(0.25)
 
 
-def _wait_for(client: ControlClient, programs: "list[subprocess.Popen[bytes]]", session: Path) -> None:
+def _wait_for(client: ControlClient, programs: "Programs", session: Path) -> None:
     deadline = time.monotonic() + 30
     while True:
         _alive(programs, session)
@@ -109,11 +122,12 @@ def _wait_for(client: ControlClient, programs: "list[subprocess.Popen[bytes]]", 
                 raise
 
 
-def _alive(programs: "list[subprocess.Popen[bytes]]", session: Path) -> None:
-    for process, log in zip(programs, ("daemon.log", "microscope.log"), strict=True):
+def _alive(programs: "Programs", session: Path) -> None:
+    for title, process in programs.items():
         if process.poll() is not None:
-            tail = (session / log).read_text(errors="replace").strip().splitlines()[-3:]
-            raise CryonautError(f"the {log.removesuffix('.log')} ended early; {session / log} says: {' / '.join(tail)}")
+            log = session / f"{title}.log"
+            tail = log.read_text(errors="replace").strip().splitlines()[-3:]
+            raise CryonautError(f"the {title} ended early; {log} says: {' / '.join(tail)}")
 
 
 class _Show:

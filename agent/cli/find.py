@@ -56,6 +56,8 @@ def holes(
     formats: Formats = (),
     overlay: bool = False,
     pixel_size: float | None = None,
+    nav: Path | None = None,
+    session_nav: Path | None = None,
 ) -> None:
     """Find foil holes on medium-mag images.
 
@@ -76,10 +78,22 @@ def holes(
         Draw the result on the image, as a PNG in --out (default: beside you).
     pixel_size
         Pixel size in Å, where the file does not say it; it is not needed.
+    nav
+        Write the holes as points of a SerialEM Navigator file, for one map that a Navigator file knows.
+    session_nav
+        The Navigator file that knows the map; by default the one beside the image.
     """
     from models.holes import TemplateHoleFinder
 
-    _find("holes", TemplateHoleFinder().find, images, out, formats, overlay, pixel_size)
+    if nav is not None and len(images) != 1:
+        raise ConfigError(f"--nav {nav}: the points of one map go into one file: name one image, not {len(images)}")
+    findings = _find("holes", TemplateHoleFinder().find, images, out, formats, overlay, pixel_size)
+    if nav is not None:
+        from drivers.serialem.files import holes_to_nav, nav_beside
+
+        for file, shape, finding in findings:
+            count = holes_to_nav(list(finding.holes), file, shape, session_nav or nav_beside(file), nav)
+            print(f"{count} points: {nav}")
 
 
 def _find(
@@ -90,7 +104,7 @@ def _find(
     formats: tuple[Format, ...],
     overlay: bool,
     pixel_size: float | None,
-) -> None:
+) -> list[tuple[Path, tuple[int, int], Any]]:
     from rich.console import Console
     from rich.progress import track
 
@@ -104,6 +118,7 @@ def _find(
     files = image_files(images)
     formats = formats or (() if out is not None and overlay else ("table",))
     bad = 0
+    findings: list[tuple[Path, tuple[int, int], Any]] = []
     # a bar for many images on a terminal only, and never in the way of what is printed
     shown = track(files, "finding", console=Console(stderr=True), transient=True, disable=len(files) < 2)
     for file in shown:
@@ -115,6 +130,7 @@ def _find(
             print(f"cryonaut: {text}", file=sys.stderr)
             bad += 1
             continue
+        findings.append((file, (int(image.shape[0]), int(image.shape[1])), finding))
         items = list(finding.squares if what == "squares" else finding.holes)
         _write(what, file, items, finding, out, formats)
         if overlay:
@@ -122,6 +138,7 @@ def _find(
     if bad:
         print(f"cryonaut: {bad} of {len(files)} images could not be used", file=sys.stderr)
         sys.exit(1)
+    return findings
 
 
 def record(item: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """SerialEM's files: real ones where they are at hand, written ones read back, damaged ones refused in one line."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +125,30 @@ def test_holes_of_a_map_become_points_to_merge(tmp_path: Path) -> None:
         holes_to_nav(holes, Path("map.mrc"), (4096, 4096), nav, nav)
     with pytest.raises(BadFileError, match=r"its maps: map\.mrc"):
         holes_to_nav(holes, Path("other.mrc"), (4096, 4096), nav, out)
+
+
+def test_find_holes_writes_the_points_of_a_map(tmp_path: Path) -> None:
+    """`cryonaut find holes MAP.mrc --nav OUT`: drawn holes become Navigator points at their places on the stage."""
+    import mrcfile
+
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:512, :512]
+    image = rng.normal(100.0, 4.0, (512, 512))
+    image[np.hypot((x - 40) % 90 - 45, (y - 40) % 90 - 45) < 18] += 80.0
+    with mrcfile.new(tmp_path / "map.mrc") as file:
+        file.set_data(image.astype(np.float32))
+    write_nav(tmp_path / "session.nav", [NavItem("17", MAP_VALUES)])
+    out = tmp_path / "holes.nav"
+    command = [sys.executable, "-m", "agent.cli", "find", "holes", str(tmp_path / "map.mrc"), "--nav", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    points = read_nav(out)
+    assert len(points) >= 25
+    assert f"{len(points)} points" in done.stdout
+    place = MapTransform.of(NavItem("m", MAP_VALUES))
+    for point in points:
+        px, py = (v / 8 for v in place.to_pixel(*point.stage_um[:2]))  # the map of MAP_VALUES has 4096 pixels a side
+        assert np.hypot((px - 40) % 90 - 45, (py - 40) % 90 - 45) < 3.0
 
 
 def test_a_session_folder_gives_its_images_top_row_first(tmp_path: Path) -> None:

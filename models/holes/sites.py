@@ -67,15 +67,15 @@ def refined_radius(work: Working, points: Points, radius: float, sign: int) -> f
     values, _, k = work.shrunk(min(1.0, 20.0 / radius))
     half = int(np.ceil(1.6 * radius * k)) + 1
     size = (2 * half + 1, 2 * half + 1)
-    stack = []
+    stack: list[NDArray[np.float32]] = []
     for x, y in (points[:80] + 0.5) * k - 0.5:
         if half <= x < values.shape[1] - half and half <= y < values.shape[0] - half:
-            patch = cv2.getRectSubPix(values, size, (float(x), float(y)))
+            patch = np.asarray(cv2.getRectSubPix(values, size, (float(x), float(y))), np.float32)
             stack.append((patch - patch.mean()) / max(float(patch.std()), 1e-6))
     if not stack:
         x, y = (points[0] + 0.5) * k - 0.5
         padded = cv2.copyMakeBorder(values, half, half, half, half, cv2.BORDER_REPLICATE)
-        stack = [cv2.getRectSubPix(padded, size, (float(x) + half, float(y) + half))]
+        stack = [np.asarray(cv2.getRectSubPix(padded, size, (float(x) + half, float(y) + half)), np.float32)]
     mean = np.mean(stack, axis=0)
     grid_y, grid_x = np.mgrid[-half : half + 1, -half : half + 1]
     r = np.hypot(grid_x, grid_y)

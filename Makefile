@@ -7,6 +7,10 @@ BIN = $(VENV)/bin
 RUNTIME ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# OpenCV's usual build wants a desktop's libGL and glib; on a bare server its headless build, the same otherwise, does.
+CV = $(BIN)/python -c 'import cv2' 2>/dev/null || { echo 'No libGL here: taking the headless build of OpenCV'; \
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python && $(PIP) opencv-python-headless; }
+
 .PHONY: demo test check env dev real clean help
 help:
 	@echo 'make demo   a whole simulated session of one grid, then a report to open'
@@ -22,10 +26,12 @@ $(VENV)/.ready-$(RUNTIME): pyproject.toml constraints.txt
 	@echo "Making the environment in $(VENV) with $(PYTHON) ($(RUNTIME)); the first time takes a minute or two."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) -e '.[$(RUNTIME)]'
+	@$(CV)
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready-$(RUNTIME)
 	@$(PIP) -e '.[$(RUNTIME),dev]'
+	@$(CV)
 	@touch $@
 
 demo: env

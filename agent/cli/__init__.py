@@ -40,6 +40,15 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"cryonaut: {line}", file=sys.stderr)
         sys.exit(1)
+    except ImportError as error:
+        if not any(name in str(error) for name in ("libGL", "libgthread", "libglib")):
+            raise
+        print(
+            f"cryonaut: OpenCV cannot start here: {error}; `apt-get install libgl1 libglib2.0-0`, or put"
+            " opencv-python-headless in the place of opencv-python",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `cryonaut ... | head`

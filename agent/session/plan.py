@@ -161,7 +161,7 @@ def _screen(turn: Turn, grid: Grid) -> bool:
 def _map(turn: Turn, ranked: list[Square]) -> bool:
     square = ranked[0]
     decision = Decision(
-        why=_why(square, f"best of {len(ranked)} squares"),
+        why=_why(square, f"first of {len(ranked)} squares still planned"),
         by=square.by if square.word else "agent",
         config=turn.state.config,
         frame_id=square.frame_id,

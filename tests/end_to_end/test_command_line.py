@@ -43,7 +43,7 @@ def test_the_demo_runs_a_whole_session_and_says_where_its_report_is(tmp_path: Pa
     assert report is not None
     assert Path(report.group(1)) == folder / "report.html"
     text = (folder / "report.html").read_text()
-    assert "6" in text
+    assert "6 holes exposed of" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert any(isinstance(e, ev.MicrographJudged) for e in events_of(folder))
 

@@ -34,8 +34,8 @@ class WorkError(Exception):
 class CancelledWork(Exception):  # noqa: N818 - a cancel is not an error
     """The command was cancelled and its work ended early.
 
-    It means that no dose was given unless an image was handed in: once an exposure has begun, hand its image in or raise
-    `WorkError` with the dose, else the hole could be exposed again.
+    It means that no dose was given unless an image was handed in: once an exposure has begun, hand its image in or
+    raise `WorkError` with the dose, else the hole could be exposed again.
     """
 
 

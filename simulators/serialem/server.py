@@ -112,6 +112,7 @@ class SerialEMServer:
         self._troubles: dict[str, list[Trouble]] = {}
         self._trouble_at: dict[int, Trouble] = {}
         self._silent: set[str] = set()
+        self._stop_between = threading.Event()
         self._listener: socket.socket | None = None
         self._client: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -171,6 +172,10 @@ class SerialEMServer:
     def press_stop(self) -> None:
         """Press SerialEM's STOP button; works at any moment, from any thread."""
         self.control.press_stop()
+
+    def press_stop_between(self) -> None:
+        """Press STOP once, when a command has ended, control is still on, and the next one has not come."""
+        self._stop_between.set()
 
     def set_busy(self, busy: bool) -> None:
         """Let SerialEM be in other hands, so that no external control can start, or free it again."""
@@ -328,6 +333,9 @@ class SerialEMServer:
         if reply.error not in (protocol.FINE, protocol.SCRIPT_ERROR):
             control.end()
             self._after_script(stopped=reply.error == protocol.USER_STOP)
+        if control.on and self._stop_between.is_set():
+            self._stop_between.clear()
+            control.press_stop()
         packed = protocol.encode_reply(reply)
         if not self.program.at_least(4, 1) and len(packed) > REPLY_LIMIT_4_0:
             return protocol.encode_refusal(Refusal.REPLY_TOO_BIG)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from agent.messages import ErrorKind, Frame, Level
 from agent.session import inputs as inp
 from agent.settings import InferenceSettings
+from models import runtime
 from models.base import BadImageError
 from models.detections import HoleFinding, QualityFinding, SquareFinding
 
@@ -121,6 +122,7 @@ class Analyst:
 
     def __init__(self, settings: InferenceSettings) -> None:
         self.settings = settings
+        runtime.configure(runtime.Options(settings.providers, settings.model_threads, settings.timeout_s))
         chosen: dict[Level, str] = {"low": settings.squares, "medium": settings.holes, "high": settings.quality}
         self.models: dict[Level, AnyModel] = {}
         self.troubles: dict[str, str] = {}
@@ -143,8 +145,8 @@ class Analyst:
         return ThreadPoolExecutor(self.settings.threads, thread_name_prefix="model")
 
     def describe(self) -> dict[str, str]:
-        """Model and fingerprint of each level, for the record."""
-        return {level: f"{model.name} {model.fingerprint}" for level, model in self.models.items()}
+        """Model and fingerprint of each level, and what a network runs on, for the record."""
+        return {level: _described(model) for level, model in self.models.items()}
 
     async def analyse(self, frame: Frame, image: NDArray[Any]) -> inp.Analysed | inp.AnalysisFailed:
         """The answer to a frame, or why there is none; never raises but for a cancel."""
@@ -209,6 +211,11 @@ class Analyst:
     def close(self) -> None:
         """Give the threads back; one that hangs is left to die with the process."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _described(model: AnyModel) -> str:
+    provider, note = getattr(model, "provider", ""), getattr(model, "note", "")
+    return " ".join(filter(None, (model.name, model.fingerprint, provider and f"on {provider}", note and f"({note})")))
 
 
 def _text(error: Exception) -> str:

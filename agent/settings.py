@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from agent.control_messages import Autonomy, Mode
 from agent.errors import ConfigError
 from agent.messages import ErrorKind, Level
+from models.runtime import Provider
 
 Range = tuple[float, float]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=40)]
@@ -200,6 +201,8 @@ class InferenceSettings(Section):
     holes: Name = "holes-template"
     quality: Name = "quality-simple"
     threads: int = Field(default=1, ge=1, le=64)
+    providers: tuple[Provider, ...] = ()
+    model_threads: int = Field(default=0, ge=0, le=64)
     timeout_s: Positive = 60.0
 
 

@@ -1,8 +1,10 @@
 """The lens: from the wave behind the specimen to the intensity at the camera.
 
-Phase aberration χ(k) = π λ z(θ) k² − π/2 Cs λ³ k⁴, with z positive for underfocus; a weak phase object then has
-the contrast sin(χ + φ_A), φ_A = arcsin(amplitude contrast) (Rohou & Grigorieff 2015, eq. 2). Envelopes for energy
-spread and source size after Frank, *Three-Dimensional Electron Microscopy*, chapter 2.
+Phase aberration χ(k) = π λ z(θ) k² − π/2 Cs λ³ k⁴, with z positive for underfocus. Matter multiplies the wave by
+exp(iφ − κφ), the lens by exp(iχ) (Kirkland, *Advanced Computing in Electron Microscopy*, section 3.1); the contrast
+of a weak object is then −2 φ sin(χ + φ_A), tan φ_A = κ: dark in underfocus, with the zeros that CTF programs
+assume (Rohou & Grigorieff 2015, eq. 2). Envelopes for energy spread
+and source size after Frank, *Three-Dimensional Electron Microscopy*, chapter 2.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ def expose(
         envelope = np.exp(-damping)
         transfer = np.empty(aberration.shape, np.complex64)
         np.multiply(np.cos(aberration), envelope, out=transfer.real)
-        np.multiply(np.sin(aberration), -envelope, out=transfer.imag)
+        np.multiply(np.sin(aberration), envelope, out=transfer.imag)
         wave[strip] *= transfer
     wave = fft.ifft2(wave, workers=2, overwrite_x=True)
     return np.asarray(wave.real * wave.real + wave.imag * wave.imag, dtype=np.float32)

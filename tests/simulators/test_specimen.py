@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulators.specimen import HoleTruth, Specimen, SpecimenSettings, View
+from simulators.specimen import HoleTruth, Specimen, SpecimenSettings, View, optics
 from simulators.specimen import gallery as galleries
 
 SMALL = SpecimenSettings(seed=3, grid_radius_um=260)
@@ -139,6 +139,14 @@ def test_ice_takes_its_share_of_the_dose(gold: Specimen) -> None:
     image = gold.render(View(hole.x_um, hole.y_um, 50, (64, 64), dose_e_per_a2=1.0))
     mean_free_path_nm = 303.0  # amplitude contrast 0.07 at 300 kV
     assert np.median(image) == pytest.approx(2500 * math.exp(-hole.ice_nm / mean_free_path_nm), rel=0.04)
+
+
+def test_matter_is_dark_in_underfocus_and_bright_in_overfocus() -> None:
+    y, x = np.mgrid[:256, :256] - 128.0
+    phase = (0.05 * np.exp(-(x * x + y * y) / (2 * 8.0**2))).astype(np.float32)  # a blob of 38 Å diameter
+    middle = [optics.expose(phase, 0.07 * phase, 2.0, 300.0, z)[128, 128] for z in (1.5, 0.0, -1.5)]
+    assert middle[0] < middle[1] - 0.005 < 1 - 0.007
+    assert middle[2] > 1.005
 
 
 @pytest.mark.parametrize("defocus_um", [0.8, 1.6])

@@ -94,6 +94,12 @@ class HoleSettings(Section):
     max_image_shift_um: float = Field(default=8.0, ge=0, le=100)  # 0: every hole by a stage move
 
 
+class PolicySettings(Section):
+    """What counts as good, and how places are chosen."""
+
+    good_ctf_angstrom: float = Field(default=6.0, ge=2, le=20)  # a micrograph is good up to this CTF resolution
+
+
 class ExposureSettings(Section):
     """How a micrograph is taken."""
 
@@ -236,6 +242,7 @@ class Settings(Section):
     atlas: AtlasSettings = AtlasSettings()
     squares: SquareSettings = SquareSettings()
     holes: HoleSettings = HoleSettings()
+    policy: PolicySettings = PolicySettings()
     exposure: ExposureSettings = ExposureSettings()
     budget: BudgetSettings = BudgetSettings()
     interlocks: EnvelopeSettings = EnvelopeSettings()

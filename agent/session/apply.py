@@ -57,10 +57,7 @@ def apply(state: State, event: ev.AnyEvent) -> State:
             by = area.by if area is not None and area.word and why.by == "agent" else why.by  # whose word it is
             return _with_area(state, area_id, state_=new, why=why.why, by=by)
         case ev.MicrographJudged():
-            state = _analysed(state, event.frame_id)
-            return _with_area(
-                state, event.area_id, quality=event.score, quality_label=event.label, features=event.features
-            )
+            return _judged(_analysed(state, event.frame_id), event)
         case ev.HolesFound():
             return _holes(_analysed(state, event.frame_id), event)
         case ev.GroupsPlanned():
@@ -185,6 +182,20 @@ def _frame(state: State, event: ev.FrameReceived) -> State:
 
 def _analysed(state: State, frame_id: str) -> State:
     return replace(state, pending={k: v for k, v in state.pending.items() if k != frame_id})
+
+
+def _judged(state: State, event: ev.MicrographJudged) -> State:
+    hole = state.hole(event.area_id)
+    if hole is None:
+        return state
+    return _with_area(
+        state,
+        event.area_id,
+        quality=event.score,
+        quality_label=event.label,
+        features=event.features,
+        looks=hole.looks or hole.features,
+    )
 
 
 def _ended(state: State, event: ev.CommandEnded) -> State:

@@ -63,7 +63,13 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     defocus_um: float | None = None
     quality: float | None = None
     quality_label: str = ""
-    features: dict[str, float] = {}
+    features: dict[str, float] = {}  # as found; once its micrograph is judged, what was measured there
+    looks: dict[str, float] = {}  # what the medium-mag frame had shown, kept when ``features`` was measured anew
+
+    @property
+    def seen_before(self) -> dict[str, float]:
+        """Features on the medium-mag frame: what is known of the hole before an exposure."""
+        return self.looks or self.features
 
     @property
     def must_stay(self) -> bool:

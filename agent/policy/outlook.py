@@ -1,0 +1,150 @@
+"""The outlook of a session: for every square and hole, how probably it gives a good micrograph, and why."""
+
+import math
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from agent.policy.evidence import Evidence, gather
+from agent.policy.learning import Forecast, Posterior, Region
+from agent.session.state import OPEN_STATES, Square, State
+from agent.settings import Settings
+
+Z90 = 1.6449  # 90 % of a normal distribution lies within this many standard deviations
+USUAL_ICE_NM, USUAL_ICE_LOG_VAR = 40.0, 0.5
+
+
+class HoleOutlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What is expected of one hole.
+
+    Parameters
+    ----------
+    p_good
+        Probability of a good micrograph; after an exposure, of another one at the same place.
+    low, high
+        Interval that holds this probability with 90 %.
+    ctf_angstrom, ctf_var
+        Expected CTF resolution, and variance in Å².
+    ice_nm, ice_var
+        Expected ice thickness, and variance in nm².
+    reasons
+        What the expectation comes from, the largest part first.
+    """
+
+    p_good: float
+    low: float
+    high: float
+    ctf_angstrom: float
+    ctf_var: float
+    ice_nm: float
+    ice_var: float
+    reasons: tuple[str, ...] = ()
+
+
+class SquareOutlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What is expected of one square.
+
+    Parameters
+    ----------
+    expected_good, sigma
+        Good micrographs that its open holes would give, and the standard deviation of that number.
+    p_good
+        Mean probability over its open holes.
+    rank
+        Place among the squares not visited yet, from 1; 0 where it was.
+    """
+
+    expected_good: float
+    sigma: float
+    p_good: float
+    rank: int
+
+
+class Outlook(NamedTuple):
+    """Everything expected of a session, by area id; ``square_order`` holds the squares not visited yet, best first."""
+
+    holes: dict[str, HoleOutlook]
+    squares: dict[str, SquareOutlook]
+    square_order: tuple[str, ...]
+
+
+def outlook(state: State, settings: Settings) -> Outlook:
+    """The outlook of ``state``: a pure function, the same for the live night and its replay."""
+    limit = settings.policy.good_ctf_angstrom
+    evidence = gather(state, limit)
+    posterior = Posterior(evidence.regions, evidence.belief)
+    weights, _ = posterior.weights
+    holes: dict[str, HoleOutlook] = {}
+    squares: dict[str, SquareOutlook] = {}
+    for region in evidence.regions:
+        square = state.square(region.key)
+        if square is None:
+            continue
+        forecast = posterior.forecast(region.key)
+        level, _ = posterior.level(region.key)
+        if square.holes:
+            _holes(holes, square, region, forecast, evidence, weights, level, limit)
+        squares[region.key] = _square(square, forecast, evidence)
+    unvisited = [s for grid in state.grids.values() for s in grid.squares.values() if s.state in OPEN_STATES]
+    unvisited = [s for s in unvisited if not s.map_frame_id]
+    order = tuple(s.area_id for s in sorted(unvisited, key=lambda s: (-squares[s.area_id].expected_good, s.area_id)))
+    for rank, area_id in enumerate(order, 1):
+        squares[area_id] = msgspec.structs.replace(squares[area_id], rank=rank)
+    return Outlook(holes, squares, order)
+
+
+def _holes(
+    found: dict[str, HoleOutlook],
+    square: Square,
+    region: Region,
+    forecast: Forecast,
+    evidence: Evidence,
+    weights: np.ndarray,
+    level: float,
+    limit: float,
+) -> None:
+    low, high = forecast.p_interval(Z90)
+    p_good, variance = forecast.p_good, forecast.variance
+    parts = region.holes * weights
+    names = ("score", *evidence.looks)
+    around = forecast.mean - level - parts.sum(axis=1)
+    for i, hole in enumerate(square.holes.values()):
+        ctf = limit * math.exp(-float(forecast.mean[i]))
+        own = {f"square {level:+.2f}": level, f"exposures around {around[i]:+.2f}": float(around[i])}
+        own |= {f"{name} {parts[i, k]:+.2f}": float(parts[i, k]) for k, name in enumerate(names)}
+        largest = sorted(own, key=lambda name: (-abs(own[name]), name))[:3]
+        ice = hole.features.get("ice_thickness_nm")
+        found[hole.area_id] = HoleOutlook(
+            p_good=round(float(p_good[i]), 4),
+            low=round(float(low[i]), 4),
+            high=round(float(high[i]), 4),
+            ctf_angstrom=round(ctf, 3),
+            ctf_var=round(ctf**2 * float(variance[i]), 4),
+            ice_nm=USUAL_ICE_NM if ice is None else ice,
+            ice_var=USUAL_ICE_NM**2 * USUAL_ICE_LOG_VAR if ice is None else (0.1 * ice) ** 2,
+            reasons=tuple(name for name in largest if abs(own[name]) >= 0.005),
+        )
+
+
+def _square(square: Square, forecast: Forecast, evidence: Evidence) -> SquareOutlook:
+    if square.holes:
+        states = [hole.state in OPEN_STATES and not hole.frame_id for hole in square.holes.values()]
+        open_ = np.array(states, bool)
+        count = float(open_.sum())
+        p = forecast.p_good[open_]
+        expected = float(p.sum())
+        mean = expected / count if count else 0.0
+    else:
+        open_ = np.ones(1, bool)
+        count = max(1.0, evidence.holes_per_um2 * square.size_um**2)
+        mean = float(forecast.p_good[0])
+        expected = count * mean
+    if not count:
+        return SquareOutlook(expected_good=0.0, sigma=0.0, p_good=0.0, rank=0)
+    # the part that all holes share, seen through the slope of the probability, and the luck of each
+    spread = np.sqrt(forecast.variance[open_])
+    slope = np.exp(-0.5 * (forecast.mean[open_] / spread) ** 2) / (math.sqrt(2 * math.pi) * spread)
+    shared = count * float(np.mean(slope * np.sqrt(forecast.common[open_])))
+    sigma = math.sqrt(shared**2 + count * mean * (1.0 - mean))
+    return SquareOutlook(expected_good=round(expected, 3), sigma=round(sigma, 3), p_good=round(mean, 4), rank=0)

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from agent.control_messages import Autonomy, Mode
 from agent.errors import ConfigError
 from agent.messages import ErrorKind, Level
-from models.runtime import Provider
 
 Range = tuple[float, float]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=40)]
@@ -198,6 +197,10 @@ class Suspender(Section):
     def cause(self) -> str:
         """The cause under which this holds the session."""
         return f"reading:{self.reading}"
+
+
+# as in models.runtime, which a driver's light installation does not have
+Provider = Literal["tensorrt", "cuda", "cpu"]
 
 
 class InferenceSettings(Section):

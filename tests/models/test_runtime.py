@@ -1,7 +1,7 @@
 """Networks are what their manifest says, or are not used, and say what they run on."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -9,6 +9,7 @@ import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from agent import settings
 from models import runtime
 from models.runtime import ModelError, Options
 
@@ -175,6 +176,10 @@ def test_a_provider_that_is_not_there_is_refused_by_name() -> None:
     both = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     assert Options().names(both) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
     assert Options(providers=("tensorrt",)).names(both) == ["TensorrtExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_a_config_may_name_every_provider_that_networks_know() -> None:
+    assert get_args(settings.Provider) == get_args(runtime.Provider)
 
 
 def test_all_weights_of_this_package_answer_their_stored_question() -> None:

@@ -5,7 +5,9 @@ A key folder holds ``server.key_secret`` (daemon only) and ``server.key``, and `
 """
 
 import ipaddress
+import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlparse
@@ -19,6 +21,7 @@ from agent.errors import ConfigError
 
 Role = Literal["observer", "operator", "driver"]
 ROLES: tuple[Role, ...] = ("observer", "operator", "driver")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}\Z")
 
 
 class Peer(NamedTuple):
@@ -59,10 +62,28 @@ class Keyring:
         check_mode(secret_file)
         self.server_public, secret = zmq.auth.load_certificate(secret_file)
         self.server_secret = secret or b""
-        for file in sorted((folder / "clients").glob("*.key")):
+        self._seen = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the clients anew where one was added or revoked since the last look.
+
+        Raises
+        ------
+        ConfigError
+            If the file of a client names no role.
+        """
+        clients = (self.folder or Path()) / "clients"
+        changed = clients.stat().st_mtime_ns if self.folder is not None and clients.is_dir() else 0
+        if changed == self._seen:
+            return
+        found = {}
+        for file in sorted(clients.glob("*.key")):
             public, _ = zmq.auth.load_certificate(file)
-            role = role_of(file)
-            self.peers[public.decode()] = Peer(file.stem, role)
+            found[public.decode()] = Peer(file.stem, role_of(file))
+        self._seen = changed
+        self.peers.clear()  # the same dictionary: the authenticator looks into it
+        self.peers.update(found)
 
     def protect(self, socket: "zmq.asyncio.Socket", endpoint: str) -> None:
         """Make a listening socket take known keys only; without keys only loopback is allowed.
@@ -88,12 +109,14 @@ class Keyring:
         if self.folder is None:
             return None
         guard = AsyncioAuthenticator(context)
-        known = self.peers
+        known, refresh = self.peers, self.refresh
 
         class Known:
             """Answers the authenticator's question by the list of known keys."""
 
             def callback(self, _domain: str, key: bytes) -> bool:
+                with suppress(ConfigError, OSError, ValueError):
+                    refresh()
                 return zmq.utils.z85.encode(key).decode() in known if len(key) == 32 else key.decode() in known
 
         guard.configure_curve_callback(domain="*", credentials_provider=Known())
@@ -103,6 +126,8 @@ class Keyring:
         """The peer that sent this frame; None for a key that is not known (any more)."""
         if self.folder is None:
             return LOCAL
+        with suppress(ConfigError, OSError, ValueError):  # a key half written: the list from before holds
+            self.refresh()
         try:
             return self.peers.get(str(frame.get("User-Id")))
         except zmq.ZMQError:
@@ -142,7 +167,15 @@ def role_of(file: Path) -> Role:
 
 
 def make(folder: Path, name: str, role: Role) -> Path:
-    """Make a client key (and the daemon's own, the first time); returns the client's secret file."""
+    """Make a client key (and the daemon's own, the first time); returns the client's secret file.
+
+    Raises
+    ------
+    ConfigError
+        If the name is taken, or no name.
+    """
+    if not NAME.match(name):
+        raise ConfigError(f"{name!r} is no name for a key: letters, digits, `_`, `.` and `-`, at most 64")
     clients = folder / "clients"
     clients.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -150,13 +183,28 @@ def make(folder: Path, name: str, role: Role) -> Path:
         zmq.auth.create_certificates(folder, "server")
         (folder / "server.key_secret").chmod(0o600)
     if (clients / f"{name}.key").exists():
-        raise ConfigError(f"{clients / name}.key exists; take another name, or remove both files to revoke it")
+        raise ConfigError(f"{clients / name}.key exists; take another name, or `cryonaut keys revoke {name}` first")
     public, secret = (Path(file) for file in zmq.auth.create_certificates(clients, name))
     secret.chmod(0o600)
     # written by hand: pyzmq puts the metadata into the secret file only, which the daemon never sees
     text = public.read_text(encoding="utf-8")
     public.write_text(text.replace("metadata\n", f'metadata\n    role = "{role}"\n', 1), encoding="utf-8")
     return secret
+
+
+def revoke(folder: Path, name: str) -> None:
+    """Take a client's key and page token away; both are refused from now on, also by a daemon that runs.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such client.
+    """
+    files = [folder / "clients" / f"{name}.key", folder / "clients" / f"{name}.key_secret", folder / "page" / name]
+    if not NAME.match(name) or not files[0].exists():
+        raise ConfigError(f"{folder}: there is no client {name!r}; `cryonaut keys show` lists them")
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def arm_client(socket: "zmq.Socket[Any]", secret_file: Path | None, server_key: Path | None) -> None:

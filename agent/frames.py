@@ -52,14 +52,25 @@ class FrameStore:
         BadFileError
             If the file is missing, damaged, or does not have the digest that the journal knows.
         """
-        path = self.folder / name
-        try:
-            image: NDArray[Any] = np.ascontiguousarray(tifffile.imread(path))
-        except (OSError, ValueError, tifffile.TiffFileError) as error:
-            raise BadFileError(f"{path}: cannot be read: {error}") from error
-        if expected_digest is not None and (found := digest(image)) != expected_digest:
-            raise BadFileError(f"{path}: digest {found}, but the journal says {expected_digest}")
-        return image
+        return load(self.folder, name, expected_digest)
+
+
+def load(folder: Path, name: str, expected_digest: str | None = None) -> NDArray[Any]:
+    """The pixels of a frame saved in a session folder, shape (rows, columns); nothing in the folder is touched.
+
+    Raises
+    ------
+    BadFileError
+        If the file is missing, damaged, or does not have the digest that the journal knows.
+    """
+    path = folder / name
+    try:
+        image: NDArray[Any] = np.ascontiguousarray(tifffile.imread(path))
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise BadFileError(f"{path}: cannot be read: {error}") from error
+    if expected_digest is not None and (found := digest(image)) != expected_digest:
+        raise BadFileError(f"{path}: digest {found}, but the journal says {expected_digest}")
+    return image
 
 
 def file_name(frame_id: str) -> str:

@@ -18,10 +18,9 @@ from agent.messages import (
 )
 from agent.settings import EnvelopeSettings
 from drivers.base import Desk, Shot, WorkError
-from simulators.faults import FaultKind
-from simulators.microscope import MicroscopeError, VirtualMicroscope
+from simulators.microscope import MicroscopeError, Trouble, VirtualMicroscope
 
-KINDS: dict[FaultKind, ErrorKind] = {
+KINDS: dict[Trouble, ErrorKind] = {
     "stuck_stage": ErrorKind.STAGE_TIMEOUT,
     "camera_error": ErrorKind.CAMERA,
     "autofocus_fails": ErrorKind.AUTOFOCUS_FAILED,
@@ -129,7 +128,7 @@ class SimulatedDriver:
                 pixel_size_angstrom=preset.pixel_size_angstrom,
                 stage=self._stage(),
                 image_shift_um=scope.image_shift_um,
-                image_to_stage=scope.specimen.image_to_stage(taken.believed),
+                image_to_stage=taken.image_to_stage,
                 defocus_um=taken.believed.defocus_um if level == "high" else None,
                 dose_e_per_a2=taken.believed.dose_e_per_a2,
                 exposure_s=preset.exposure_s,

@@ -6,7 +6,9 @@ pixels, however fast the clock runs.
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +16,17 @@ from numpy.typing import NDArray
 from simulators.clock import SimClock
 from simulators.faults import FaultKind, FaultPlan
 from simulators.specimen import Specimen, SpecimenSettings, View
+from simulators.specimen.view import Matrix, image_to_stage
 
-Image = NDArray[np.uint16]
+Image = NDArray[Any]  # shape (rows, columns)
+Trouble = FaultKind | Literal["never_recorded"]
+NO_PIXELS: Image = np.zeros((1, 1), np.uint16)
 
 
 class MicroscopeError(Exception):
     """The microscope reports a failure; ``kind`` says which."""
 
-    def __init__(self, kind: FaultKind, message: str, dose_e_per_a2: float = 0.0) -> None:
+    def __init__(self, kind: FaultKind | Literal["never_recorded"], message: str, dose_e_per_a2: float = 0.0) -> None:
         super().__init__(message)
         self.kind = kind
         self.dose_e_per_a2 = dose_e_per_a2
@@ -45,6 +50,14 @@ class Exposure:
     image: Image
     believed: View
     true: View
+    measured: Matrix | None = None  # from pixels to the stage, where that is known otherwise than from the view
+    file: str = ""  # of a recorded image
+    lit: bool = True  # whether the beam reached the camera through a specimen
+
+    @property
+    def image_to_stage(self) -> Matrix:
+        """Matrix M, row major, in µm per pixel: stage = centre + M @ (pixel - image centre)."""
+        return self.measured or image_to_stage(self.believed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,7 @@ class VirtualMicroscope:
 
     def __init__(
         self,
-        grids: dict[str, SpecimenSettings],
+        grids: Mapping[str, SpecimenSettings],
         settings: MicroscopeSettings | None = None,
         clock: SimClock | None = None,
         faults: FaultPlan | None = None,
@@ -114,6 +127,21 @@ class VirtualMicroscope:
         if self.grid_id not in self._specimens:
             self._specimens[self.grid_id] = Specimen(self._grids[self.grid_id])
         return self._specimens[self.grid_id]
+
+    @property
+    def grids(self) -> tuple[str, ...]:
+        """Ids of the grids that can be loaded."""
+        return tuple(self._grids)
+
+    @property
+    def grid_radius_um(self) -> float:
+        """Radius of the part of the grid on the stage that has squares."""
+        return self.specimen.settings.grid_radius_um
+
+    @property
+    def voltage_kv(self) -> float:
+        """High voltage."""
+        return self.specimen.settings.voltage_kv
 
     # ------------------------------------------------------------------------------------------ stage
 
@@ -227,11 +255,16 @@ class VirtualMicroscope:
             self._spend(level, preset.exposure_s)
             self._shots += 1
             dose = preset.dose_e_per_a2 if dose_e_per_a2 is None else dose_e_per_a2
-            believed = self._view(preset, level, defocus_um, dose)
-            truth = self._true_view(believed)
-            return Exposure(self._expose(truth, level, dose, due), believed, truth)
+            sight = self._sight(level, self._view(preset, defocus_um, dose))
+            return replace(sight, image=self._expose(sight, level, dose, due))
 
-    def _view(self, preset: Preset, level: str, defocus_um: float, dose: float) -> View:
+    def look(self, level: str) -> Exposure:
+        """What an image at ``level`` shows here, without time, dose, error or failure."""
+        with self._lock:
+            view = self._view(self.settings.presets[level], 0.0, self.settings.presets[level].dose_e_per_a2)
+            return Exposure(self.specimen.render(view), view, view)
+
+    def _view(self, preset: Preset, defocus_um: float, dose: float) -> View:
         return View(
             x_um=self.x_um + self.image_shift_um[0],
             y_um=self.y_um + self.image_shift_um[1],
@@ -244,7 +277,15 @@ class VirtualMicroscope:
             frame_seed=self._shots,
         )
 
-    def _expose(self, truth: View, level: str, dose: float, due: set[FaultKind]) -> Image:
+    def _sight(self, level: str, believed: View) -> Exposure:
+        """Where the camera looks, still without pixels."""
+        return Exposure(NO_PIXELS, believed, self._true_view(believed))
+
+    def _pixels(self, sight: Exposure) -> Image:
+        return self.specimen.render(sight.true)
+
+    def _expose(self, sight: Exposure, level: str, dose: float, due: set[FaultKind]) -> Image:
+        truth = sight.true
         if "dark_frame" in due or self.beam_current == 0.0:
             rng = np.random.default_rng((self.settings.seed, 3, self._shots))
             return (rng.random(truth.shape) < 0.001).astype(np.uint16)
@@ -252,7 +293,7 @@ class VirtualMicroscope:
             self.ledger.append((self.grid_id, truth.x_um, truth.y_um, dose))
         if "saturated_frame" in due:
             return np.full(truth.shape, np.iinfo(np.uint16).max, np.uint16)
-        return self.specimen.render(truth)
+        return self._pixels(sight)
 
     def _true_view(self, believed: View) -> View:
         """What the camera really sees: stage error, focus error and the height of the specimen included."""

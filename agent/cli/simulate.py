@@ -94,18 +94,23 @@ def serialem(
     ice: Literal["mixed", "good", "thick", "poor"] = "mixed",
     content: tuple[Literal["particles", "gold", "vesicles"], ...] = ("particles",),
     radius_um: float = 1000.0,
+    session: Path | None = None,
     folder: Path | None = None,
     fault: Annotated[tuple[str, ...], Parameter(negative="")] = (),
 ) -> None:
-    """Play SerialEM's external-Python socket in front of a virtual microscope; Ctrl-C ends it.
+    """Play SerialEM's external-Python socket in front of a virtual microscope, or of a recorded session.
 
-    It prints one line when it listens. Press STOP with a line `stop` on standard input or with the signal SIGUSR1;
-    other lines: `busy`, `free`, `valves closed`, `valves open`, `dewars filling`, `dewars full`, `fail COMMAND TEXT`
-    (its next run fails), `log` (the commands so far), `quit`. Buffer A holds an overview, M to P small images of types
-    0, 1, 2 and 6, S is empty. Such as:
+    It prints one line when it listens, and serves until Ctrl-C. Press STOP from outside with a line `stop` on its
+    standard input, or with the signal SIGUSR1 (`kill -USR1 PID`). Other lines: `busy`, `free`, `valves closed`,
+    `valves open`, `dewars filling`, `dewars full`, `fail COMMAND TEXT` (its next run fails), `log` (the commands so
+    far), `quit`.
+
+    At the start buffer A holds an overview, M, N, O, P a small image each of type 0, 1, 2, 6 (uint8, int16, float32,
+    uint16), S is empty, and Q is free to be overwritten: `PutImageInBuffer` and `Copy` may go there. Such as:
 
     - `cryonaut simulate serialem --port 0 --seed 7 --speed 100`
     - `cryonaut simulate serialem --version 4.1 --fault autofocus_fails:focus:2`
+    - `cryonaut simulate serialem --session sessions/monday`
 
     Parameters
     ----------
@@ -131,6 +136,10 @@ def serialem(
         What is in the ice.
     radius_um
         Radius of the part of the grid that has squares, in micrometres.
+    session
+        Folder of a recorded session (journal.sqlite and frames/), which is only read: its images come instead of
+        those of a virtual grid, the nearest in place and magnification; what was never recorded is a script error
+        that says so. Seed, grids, foil, lattice, ice, content and radius then mean nothing.
     folder
         Where files that SerialEM writes go; a temporary folder unless given.
     fault
@@ -142,6 +151,7 @@ def serialem(
     from simulators.clock import SimClock
     from simulators.faults import FaultPlan, parse
     from simulators.microscope import VirtualMicroscope
+    from simulators.replay import Recording, ReplayedMicroscope
     from simulators.serialem import SerialEMServer
     from simulators.serialem.console import serve
     from simulators.specimen import SpecimenSettings
@@ -150,14 +160,27 @@ def serialem(
         faults = tuple(parse(text) for text in fault)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    specimens = {
-        grid_id: SpecimenSettings(
-            seed=seed + number, grid_radius_um=radius_um, foil=foil, lattice=lattice, ice=ice, content=tuple(content)
-        )
-        for number, grid_id in enumerate(grids)
-    }
-    scope = VirtualMicroscope(specimens, clock=SimClock(speed), faults=FaultPlan(faults))
-    server = SerialEMServer(scope, port, version, host=host, folder=folder)
+    clock, plan = SimClock(speed), FaultPlan(faults)
+    slots: dict[int, str] | None = None
+    scope: VirtualMicroscope
+    if session is not None:
+        recording = Recording.open(session)
+        scope = ReplayedMicroscope(recording, clock, plan)
+        slots = recording.slots
+    else:
+        specimens = {
+            grid_id: SpecimenSettings(
+                seed=seed + number,
+                grid_radius_um=radius_um,
+                foil=foil,
+                lattice=lattice,
+                ice=ice,
+                content=tuple(content),
+            )
+            for number, grid_id in enumerate(grids)
+        }
+        scope = VirtualMicroscope(specimens, clock=clock, faults=plan)
+    server = SerialEMServer(scope, port, version, host=host, folder=folder, slots=slots)
     try:
         serve(server, sys.stdin, partial(print, flush=True))
     except (OSError, OverflowError) as error:

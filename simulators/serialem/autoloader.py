@@ -31,8 +31,7 @@ class Autoloader:
     def of(cls, scope: VirtualMicroscope, slots: dict[int, str] | None = None) -> Autoloader:
         """The grids of a microscope in slots 1, 2, ..., the one on the stage loaded."""
         if slots is None:
-            grids = list(scope._grids)  # noqa: SLF001 - its autoloader, which it does not show otherwise
-            slots = dict(enumerate(grids, start=1))
+            slots = dict(enumerate(scope.grids, start=1))
         loaded = next((slot for slot, grid in slots.items() if grid == scope.grid_id), 0)
         return cls(dict(slots), loaded, scope.grid_id)
 

@@ -859,7 +859,7 @@ def test_a_pixel_is_where_the_specimen_says(server: SerialEMServer, sem: RealMod
     assert sem("BufImagePosToStagePos", "A", 1, x, y)[:2] == pytest.approx((expected[0] - 2, expected[1] - 1), abs=1e-6)
     index = sem("AddImagePosAsNavPoint", "A", x, y)
     assert sem("ReportOtherItem", index)[1:3] == pytest.approx(expected, abs=1e-6)
-    view = scope._view(preset, scope.level, 0.0, 1.0)
+    view = scope.look(scope.level).believed
     assert scope.specimen.pixel_to_stage(view, x - 0.5, y - 0.5) == pytest.approx(expected, abs=1e-6)
     assert scope.specimen.image_to_stage(view) == pytest.approx((m11, m12, m21, m22))
 

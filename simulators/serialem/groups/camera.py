@@ -9,12 +9,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from simulators.microscope import MicroscopeError
+from simulators.microscope import Exposure, MicroscopeError
 from simulators.serialem.buffers import ImageBuffer
 from simulators.serialem.commands import Call, ScriptError, Values, command
 from simulators.serialem.program import AREA_OF_SET, CAPTURE_NUMBERS, SerialEM
 from simulators.specimen import View
-from simulators.specimen.view import image_to_stage
 
 DARK_PART = 0.001
 
@@ -33,18 +32,18 @@ def take(sem: SerialEM, letter: str) -> ImageBuffer:
     exposure = preset.exposure_s if settings.exposure_s is None else settings.exposure_s
     dose = preset.dose_e_per_a2 * exposure / preset.exposure_s
     defocus = -sem.defocus_um if level == "high" else 0.0
-    pixels, view, truth = _expose(sem, level, defocus, dose)
+    taken = _expose(sem, level, defocus, dose)
     sem.check_stop()
-    binning = int(settings.binning)
-    a, b, c, d = image_to_stage(view)
+    view, binning = taken.believed, int(settings.binning)
+    a, b, c, d = taken.image_to_stage
     index, mag = sem.calibration.mags[level]
     return ImageBuffer(
-        binned(pixels, binning),
+        binned(taken.image, binning),
         set_letter=letter,
         capture_set=CAPTURE_NUMBERS[letter],
         binning=float(binning),
         exposure_s=exposure,
-        pixel_nm=preset.pixel_size_angstrom / 10 * binning,
+        pixel_nm=view.pixel_size_angstrom / 10 * binning,
         dose_e_per_a2=dose,
         mag=mag,
         mag_index=index,
@@ -54,30 +53,30 @@ def take(sem: SerialEM, letter: str) -> ImageBuffer:
         tilt_deg=scope.tilt_deg,
         image_shift_um=scope.image_shift_um,
         defocus_um=sem.defocus_um,
-        true_defocus_um=truth,
+        true_defocus_um=-taken.true.defocus_um if level == "high" and taken.lit else None,
         low_dose=sem.low_dose,
         taken_s=scope.clock.elapsed_s,
     )
 
 
-def _expose(sem: SerialEM, level: str, defocus_um: float, dose: float) -> tuple[NDArray[Any], View, float | None]:
-    """Pixels, the view as SerialEM believes it to be, and the true defocus."""
+def _expose(sem: SerialEM, level: str, defocus_um: float, dose: float) -> Exposure:
+    """What the camera sees; dark behind closed valves, bright and empty where there is no grid."""
     scope = sem.scope
+    preset = scope.settings.presets[level]
     if not sem.autoloader.stage_grid:
-        preset = scope.settings.presets[level]
         sem.wait(preset.exposure_s)
+        view = _believed(sem, level, dose)
         counts = dose * preset.pixel_size_angstrom**2
-        return np.full(preset.shape, min(30000.0, counts), np.uint16), _believed(sem, level, dose), None
+        return Exposure(np.full(preset.shape, min(30000.0, counts), np.uint16), view, view, lit=False)
     try:
-        taken = scope.acquire(level, defocus_um=defocus_um, dose_e_per_a2=dose)
+        return scope.acquire(level, defocus_um=defocus_um, dose_e_per_a2=dose)
     except MicroscopeError as error:
         if error.kind != "valves_closed":
             raise ScriptError(str(error)) from error
-        preset = scope.settings.presets[level]
         sem.wait(preset.exposure_s)
+        view = _believed(sem, level, 0.0)
         rng = np.random.default_rng((scope.settings.seed, 7, len(sem.journal)))
-        return (rng.random(preset.shape) < DARK_PART).astype(np.uint16), _believed(sem, level, 0.0), None
-    return taken.image, taken.believed, -taken.true.defocus_um if level == "high" else None
+        return Exposure((rng.random(preset.shape) < DARK_PART).astype(np.uint16), view, view, lit=False)
 
 
 def _believed(sem: SerialEM, level: str, dose: float) -> View:
@@ -95,13 +94,15 @@ def _believed(sem: SerialEM, level: str, dose: float) -> View:
 
 
 def binned(pixels: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Pixels summed in squares, within 16 bits."""
+    """Pixels summed in squares; whole numbers within 16 bits."""
     if factor == 1:
         return pixels
     rows, columns = pixels.shape[0] // factor * factor, pixels.shape[1] // factor * factor
     parts = pixels[:rows, :columns].reshape(rows // factor, factor, columns // factor, factor)
-    summed: NDArray[np.uint16] = np.minimum(parts.sum(axis=(1, 3), dtype=np.int64), 65535).astype(np.uint16)
-    return summed
+    if pixels.dtype.kind == "f":
+        return np.asarray(parts.sum(axis=(1, 3)), np.float32)
+    most = np.iinfo(np.int16 if pixels.dtype.kind == "i" else np.uint16)
+    return np.asarray(np.clip(parts.sum(axis=(1, 3), dtype=np.int64), most.min, most.max), most.dtype)
 
 
 def shoot(sem: SerialEM, letter: str) -> None:
@@ -292,20 +293,20 @@ def fill_buffers(sem: SerialEM) -> None:
     """What an operator left: an overview in A, one image of each type in M to P; S stays empty."""
     if sem.buffers.images:
         return
-    preset = sem.scope.settings.presets["low"]
-    view = _believed(sem, "low", preset.dose_e_per_a2)
+    preset, seen = sem.scope.settings.presets["low"], sem.scope.look("low")
+    view = seen.believed
     index, mag = sem.calibration.mags["low"]
     image = ImageBuffer(
-        sem.scope.specimen.render(view),
+        seen.image,
         set_letter="M",
         capture_set=CAPTURE_NUMBERS["M"],
         exposure_s=preset.exposure_s,
-        pixel_nm=preset.pixel_size_angstrom / 10,
+        pixel_nm=view.pixel_size_angstrom / 10,
         dose_e_per_a2=preset.dose_e_per_a2,
         mag=mag,
         mag_index=index,
         centre_um=(view.x_um, view.y_um),
-        matrix=image_to_stage(view),
+        matrix=seen.image_to_stage,
         stage_um=(sem.scope.x_um, sem.scope.y_um, sem.scope.z_um),
         image_shift_um=sem.scope.image_shift_um,
     )

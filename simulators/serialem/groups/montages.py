@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from simulators.serialem.buffers import ImageBuffer, Matrix, Point, apply, inverse
@@ -14,6 +15,7 @@ from simulators.serialem.navigator import POLYGON
 from simulators.serialem.program import SerialEM
 
 OVERLAP = 0.1
+MOST_OFF_PX = 4.0
 
 
 def _letter(sem: SerialEM) -> str:
@@ -58,7 +60,7 @@ def setup_full_montage(sem: SerialEM, call: Call) -> Values:
     frame = _frame_px(sem, letter)
     overlap = _overlap(frame, call.number(1) or OVERLAP)
     pixel_um = sem.pixel_um(sem.level_of_set(letter)) * sem.sets[letter].binning
-    radius = min(sem.scope.specimen.settings.grid_radius_um, sem.scope.settings.stage_limit_um)
+    radius = min(sem.scope.grid_radius_um, sem.scope.settings.stage_limit_um)
     columns, rows = (pieces_for(2 * radius / pixel_um, frame[axis], overlap[axis]) for axis in (0, 1))
     filing.open_file(sem, call.text(2), montage=True)
     sem.montage = MontageSetup(columns, rows, overlap, frame, (0.0, 0.0), radius_um=radius, letter=letter)
@@ -153,8 +155,11 @@ def montage(sem: SerialEM, call: Call) -> Values:
     overview = Overview(setup)
     for piece in pieces:
         sem.check_stop()
-        move(sem, *_within(sem, piece.centre_um[0] - shift[0], piece.centre_um[1] - shift[1]))
-        image = _cut(take(sem, setup.letter), setup.frame_px)
+        x_um, y_um = _within(sem, piece.centre_um[0] - shift[0], piece.centre_um[1] - shift[1])
+        move(sem, x_um, y_um)
+        image = take(sem, setup.letter)
+        _check_place(sem, image, (x_um + shift[0], y_um + shift[1]))
+        image = _cut(image, setup.frame_px)
         where = f"{int(piece.x_px)} {int(setup.size_px[1] - setup.frame_px[1] - piece.y_px)} 0"
         file.append(replace(image, extra={"PieceCoordinates": where}))
         overview.add(piece, image.pixels)
@@ -163,6 +168,16 @@ def montage(sem: SerialEM, call: Call) -> Values:
     sem.buffers.put("A", image)
     move(sem, *back)
     return None
+
+
+def _check_place(sem: SerialEM, image: ImageBuffer, wanted_um: Point) -> None:
+    """Refuse a recorded image of a place that is not the piece's own: the overview would show it where it is not."""
+    off = math.dist(image.centre_um, wanted_um)
+    if off > MOST_OFF_PX * sem.pixel_um(sem.level_of_set(image.set_letter)) * image.binning:
+        x, y = wanted_um
+        raise ScriptError(
+            f"never recorded: the piece of the montage at ({x:.1f}, {y:.1f}) um; the nearest is {off:.1f} um away"
+        )
 
 
 def _within(sem: SerialEM, x_um: float, y_um: float) -> Point:

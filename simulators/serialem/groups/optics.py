@@ -61,7 +61,7 @@ def camera_properties(sem: SerialEM, call: Call) -> Values:
 @command("ReportHighVoltage")
 def report_high_voltage(sem: SerialEM, call: Call) -> Values:
     """KV."""
-    return sem.scope.specimen.settings.voltage_kv
+    return sem.scope.voltage_kv
 
 
 # -------------------------------------------------------------------------------------------------- low dose, states

@@ -8,13 +8,12 @@ from agent.session.state import Hole, Square, State
 
 def targets_for(state: State, frame: Frame, grid_id: str, area_id: str, note: str = "", model: str = "") -> Targets:
     """Every square (low) or hole (medium) that ``frame`` shows, best first, in pixels of that frame."""
-    rows, columns = frame.shape
     found: list[Target] = []
     if frame.level == "low":
         grid = state.grids.get(grid_id)
         for square in grid.squares.values() if grid else ():
             x, y = geometry.stage_to_pixel(frame, square.x_um, square.y_um)
-            if -0.5 <= x < columns - 0.5 and -0.5 <= y < rows - 0.5:
+            if _inside(frame, x, y):
                 corners = tuple(geometry.stage_to_pixel(frame, u, v) for u, v in square.vertices_um)
                 found.append(_target(square, x, y, vertices=corners))
     elif frame.level == "medium":
@@ -22,6 +21,8 @@ def targets_for(state: State, frame: Frame, grid_id: str, area_id: str, note: st
         scale = geometry.micron_per_pixel(frame)
         for hole in shown.holes.values() if shown else ():
             x, y = geometry.stage_to_pixel(frame, hole.x_um, hole.y_um)
+            if frame.nominal and not _inside(frame, x, y):  # it lies on another frame of the square
+                continue
             found.append(_target(hole, x, y, radius_px=hole.radius_um / scale))
     found.sort(key=lambda target: (-target.score, target.area_id))
     return Targets(
@@ -32,6 +33,11 @@ def targets_for(state: State, frame: Frame, grid_id: str, area_id: str, note: st
         note=note,
         degraded=bool(state.degraded),
     )
+
+
+def _inside(frame: Frame, x: float, y: float) -> bool:
+    rows, columns = frame.shape
+    return -0.5 <= x < columns - 0.5 and -0.5 <= y < rows - 0.5
 
 
 def _target(

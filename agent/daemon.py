@@ -24,6 +24,7 @@ import zmq
 import zmq.asyncio
 
 from agent import __version__, health
+from agent.advice import Adviser
 from agent.control import ControlServer
 from agent.core import Core
 from agent.door import Door
@@ -140,7 +141,8 @@ class Daemon:
             events = self._listen(stack, context, keyring, "events", zmq.PUB)
             links = Links(drivers)
             self.intake = Intake(links, self.core, store, analyst, settings)
-            self.door = Door(drivers, links, self.intake, self.core, settings, keyring)
+            adviser = Adviser(links, self.core, settings)
+            self.door = Door(drivers, links, self.intake, adviser, self.core, settings, keyring)
             server = ControlServer(control, self.core, keyring, self.folder)
             jobs: dict[str, Job] = {
                 "core": self.core.run,
@@ -148,6 +150,7 @@ class Daemon:
                 "outbox": links.post,
                 "frames": self.intake.save_frames,
                 "models": self.intake.analyse_frames,
+                "advice": adviser.run,
                 "control": server.run,
                 "events": Publisher(events, self.core).run,
                 "heartbeat": self._beat,

@@ -12,6 +12,7 @@ import zmq.asyncio
 from msgspec.structs import replace
 
 from agent import interlock, wire
+from agent.advice import Adviser
 from agent.core import Core
 from agent.errors import BadMessageError, CryonautError, EnvelopeError
 from agent.intake import Intake
@@ -30,6 +31,8 @@ from agent.messages import (
     Goodbye,
     Heartbeat,
     Hello,
+    Look,
+    Measured,
     Refused,
     Release,
     Safe,
@@ -57,6 +60,7 @@ class Door:
         socket: "zmq.asyncio.Socket",
         links: Links,
         intake: Intake,
+        adviser: Adviser,
         core: Core,
         settings: Settings,
         keyring: Keyring,
@@ -64,6 +68,7 @@ class Door:
         self.socket = socket
         self.links = links
         self.intake = intake
+        self.adviser = adviser
         self.core = core
         self.settings = settings
         self.keyring = keyring
@@ -125,6 +130,10 @@ class Door:
                 if state is not None:
                     link.scope = state
                     await self._report(state)
+            case Measured():
+                await self._measured(peer, message)
+            case Look():
+                self.adviser.take(peer, link.name, message)
             case Taken(why=why):
                 await self.core.submit(inp.TakenOver(why=why))
             case Goodbye(why=why):
@@ -186,6 +195,19 @@ class Door:
         outcome = await self.core.submit(inp.ResultCame(result=result))
         self._sent.pop(result.command_id, None)
         self.links.send(peer, Accepted(about=result.command_id, seq=outcome.seq))
+
+    async def _measured(self, peer: bytes, measured: Measured) -> None:
+        about, state = measured.measured_id, self.core.state
+        if measured.session_id != state.session_id:
+            reason = f"measurement {about} is of session {measured.session_id}, not of {state.session_id}"
+            self.links.send(peer, Refused(reason=reason, about=about))
+        elif state.area(measured.area_id) is None:
+            self.links.send(peer, Refused(reason=f"there is no area {measured.area_id}", about=about))
+        else:
+            seq = await self.core.find(f"measured:{about}")  # sent again: it counts once
+            if seq is None:
+                seq = (await self.core.submit(inp.MeasurementCame(measured=measured))).seq
+            self.links.send(peer, Accepted(about=about, seq=seq))
 
     async def _report(self, state: ScopeState) -> None:
         await self.core.submit(inp.Reported(state=state))

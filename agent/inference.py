@@ -179,7 +179,8 @@ class Analyst:
 
     async def _in_thread(self, model: AnyModel, frame: Frame, image: NDArray[Any]) -> Finding:
         loop = asyncio.get_running_loop()
-        job = loop.run_in_executor(self._threads, ask, model, frame.level, image, frame.pixel_size_angstrom)
+        known = frame.pixel_size_angstrom if frame.pixel_size_known else None
+        job = loop.run_in_executor(self._threads, ask, model, frame.level, image, known)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return await job

@@ -211,6 +211,44 @@ class Frame(Message, frozen=True, kw_only=True, tag="frame"):
     area_id: OptionalId = ""  # the square or hole that was asked for
     command_id: OptionalId = ""
     taken_utc: Utc = 0.0
+    nominal: bool = False  # its position is a layout of the driver's: frames lie beside each other, no distance counts
+    pixel_size_known: bool = True  # False: assumed, and models are not told
+    foreign_ids: Annotated[dict[str, Count], Meta(max_length=16)] = {}  # what the microscope software calls it
+
+
+class Measured(Message, frozen=True, kw_only=True, tag="measured"):
+    """What the microscope software's own pipeline measured at an exposure of a hole, or that an area was visited.
+
+    One hole may be measured several times (several shots): the means count. An area without values was visited.
+    """
+
+    measured_id: Id  # sent twice with the same id it counts once
+    session_id: Id
+    area_id: Id
+    ctf_resolution_angstrom: Annotated[float, Meta(gt=0.0, le=1_000.0)] | None = None
+    ice_thickness_nm: Annotated[float, Meta(ge=-1_000.0, le=10_000.0)] | None = None
+
+
+class Look(Message, frozen=True, kw_only=True, tag="look"):
+    """Show me the session as it is now: the squares of these grids, and the holes of these squares.
+
+    Parameters
+    ----------
+    grid_ids
+        Grids whose squares are wanted.
+    square_ids
+        Squares whose holes are wanted.
+    learn_from
+        Further grids whose measurements count for what is expected of these.
+    order
+        Say in which order the squares left are to be visited; it is journalled before it is told.
+    """
+
+    request_id: Id
+    grid_ids: Annotated[tuple[Id, ...], Meta(max_length=1_000)] = ()
+    square_ids: Annotated[tuple[Id, ...], Meta(max_length=5_000)] = ()
+    learn_from: Annotated[tuple[Id, ...], Meta(max_length=1_000)] = ()
+    order: bool = False
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
@@ -322,6 +360,53 @@ class Targets(Message, frozen=True, kw_only=True, tag="targets"):
     degraded: bool = False
 
 
+class SquareSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One square as the session has it now."""
+
+    area_id: str
+    score: float
+    state: str
+    word: str = ""  # what an operator said: accepted, rejected
+    priority: int = 0
+    visited: bool = False  # one of its holes was exposed or measured, or it was said to be visited
+    wanted: bool = True  # not rejected, and its score is not below the session's threshold
+    expected_good: float | None = None  # good micrographs to be had there, and the standard deviation of that
+    sigma: float | None = None
+    features: dict[str, float] = {}
+
+
+class HoleSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One hole as the session has it now, with what is expected of it."""
+
+    area_id: str
+    score: float
+    state: str
+    word: str = ""
+    priority: int = 0
+    visited: bool = False
+    wanted: bool = True
+    p_good: float | None = None
+    ctf_angstrom: float | None = None  # expected, and its variance
+    ctf_var: float | None = None
+    ice_nm: float | None = None
+    ice_var: float | None = None
+    measured_ctf_angstrom: float | None = None
+    measured_ice_nm: float | None = None
+    features: dict[str, float] = {}
+
+
+class View(Message, frozen=True, kw_only=True, tag="view"):
+    """The answer to `Look`; ``order`` holds the squares not visited yet, best first."""
+
+    request_id: Id
+    seq: Count
+    phase: str
+    why: str = ""
+    squares: tuple[SquareSeen, ...] = ()
+    holes: tuple[HoleSeen, ...] = ()
+    order: tuple[str, ...] = ()
+
+
 class DetectedObject(msgspec.Struct, frozen=True, kw_only=True):
     """One object that a detector found in a high-mag frame."""
 
@@ -355,6 +440,6 @@ class Event(Message, frozen=True, kw_only=True, tag="event"):
     by: str = "agent"
 
 
-FromDriver = Hello | Frame | CommandResult | Heartbeat | Goodbye | Taken
-ToDriver = Welcome | Refused | Accepted | Command | Cancel | Safe | Release | Targets | Heartbeat
+FromDriver = Hello | Frame | CommandResult | Heartbeat | Goodbye | Taken | Measured | Look
+ToDriver = Welcome | Refused | Accepted | Command | Cancel | Safe | Release | Targets | View | Heartbeat
 Published = Event | Detections | Targets | Heartbeat

@@ -68,6 +68,14 @@ def text_of(event: ev.AnyEvent) -> str:
             return f"{event.square_id}: {event.decision.why}"
         case ev.MicrographJudged():
             return f"micrograph of {event.area_id}: {event.label}, score {event.score:.2f}{_note(event.note)}"
+        case ev.AreaMeasured():
+            values = ", ".join(f"{name} {value:g}" for name, value in event.values().items())
+            return f"{event.area_id} {event.label or 'visited'}: {values or 'nothing measured'}"
+        case ev.OrderGiven(order=order):
+            first = ", ".join(order[:3])
+            return (
+                f"order of {len(order)} squares given to {event.driver}: {first or 'none left'}; {event.decision.why}"
+            )
         case ev.AreaChanged():
             return f"{event.area_id} {event.state}: {event.decision.why}"
         case ev.AreaPlaced(area=area):

@@ -1,7 +1,7 @@
 """What an adapter has to bring: a few hooks for its microscope software; `drivers.shell` brings everything else."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +54,9 @@ class Shot:
         defocus_um: float | None = None,
         dose_e_per_a2: float | None = None,
         exposure_s: float | None = None,
+        nominal: bool = False,
+        pixel_size_known: bool = True,
+        foreign_ids: Mapping[str, int] | None = None,
     ) -> None:
         self.image = np.ascontiguousarray(image)
         self.level = level
@@ -64,6 +67,9 @@ class Shot:
         self.defocus_um = defocus_um
         self.dose_e_per_a2 = dose_e_per_a2
         self.exposure_s = exposure_s
+        self.nominal = nominal  # its position is a layout of the driver's
+        self.pixel_size_known = pixel_size_known
+        self.foreign_ids = dict(foreign_ids or {})  # what the microscope software calls it
 
 
 class Desk:

@@ -34,6 +34,8 @@ from agent.messages import (
     Goodbye,
     Heartbeat,
     Hello,
+    Look,
+    Measured,
     Message,
     Refused,
     Release,
@@ -41,11 +43,13 @@ from agent.messages import (
     ScopeState,
     Taken,
     Targets,
+    View,
     Welcome,
 )
 from agent.settings import EnvelopeSettings
 from drivers.base import CancelledWork, Desk, Image, Microscope, Shot, WorkError
 from drivers.ledger import Ledger
+from drivers.questions import Questions
 
 log = structlog.get_logger("driver")
 RESEND_S = 1.0  # after a refusal that says: again
@@ -103,6 +107,7 @@ class Shell:
         self._silent = False  # the daemon was silent for too long: only a new hello leads on
         self._waiting: dict[str, tuple[Frame, Image, asyncio.Future[Refused | None]]] = {}
         self._outbox: asyncio.Queue[list[Any]] = asyncio.Queue()
+        self._questions = Questions(self._send, self._outbox.empty)
         self._hands = ThreadPoolExecutor(max_workers=1, thread_name_prefix="microscope")
         self._safety = ThreadPoolExecutor(max_workers=1, thread_name_prefix="safety")
         self._stop = asyncio.Event()
@@ -139,6 +144,7 @@ class Shell:
             self._stop.set()
             for frame_id in list(self._waiting):
                 self._settle(frame_id, Refused(reason="the driver ends"))
+            self._questions.close()
             if not self._taken:
                 await self._make_safe("the driver ends")
             await asyncio.to_thread(self._hands.shutdown)  # a hook may need this loop to come to its end
@@ -159,9 +165,37 @@ class Shell:
         self._cancel.set()
         self._loop.call_soon_threadsafe(self._send, Taken(why=why))
 
-    def advise(self, shot: Shot, *, grid_id: str = "", area_id: str = "") -> Frame:
-        """Send an image that the microscope software took by itself; blocks until it is safe (worker threads only)."""
-        return self._hand_in(shot, area_id, grid_id=grid_id, frame_id=new_id(), command_id="")
+    def advise(self, shot: Shot, *, grid_id: str = "", area_id: str = "", frame_id: str = "") -> Frame:
+        """Send an image that the microscope software took by itself; blocks until it is safe (worker threads only).
+
+        With a ``frame_id`` of its own an image may be sent again, after a crash as well: it counts once.
+        """
+        return self._hand_in(shot, area_id, grid_id=grid_id, frame_id=frame_id or new_id(), command_id="")
+
+    async def look(self, look: Look) -> View:
+        """The session as the daemon has it now; waits for a daemon that is away (put a time limit round it).
+
+        Raises
+        ------
+        LinkError
+            If the daemon refuses the question, or the driver ends.
+        """
+        answer = await self._questions.ask(look.request_id, look)
+        if isinstance(answer, View):
+            return answer
+        raise LinkError(f"the daemon refused {look.request_id}: {getattr(answer, 'reason', 'no answer')}")
+
+    async def tell_measured(self, measured: Measured) -> None:
+        """Tell what was measured at an area, until the daemon has it on disk.
+
+        Raises
+        ------
+        LinkError
+            If the daemon refuses it, or the driver ends.
+        """
+        answer = await self._questions.ask(measured.measured_id, measured)
+        if isinstance(answer, Refused):
+            raise LinkError(f"the daemon refused {measured.measured_id}: {answer.reason}")
 
     # ------------------------------------------------------------------------------------------ the link
 
@@ -183,6 +217,8 @@ class Shell:
             case Accepted(about=about):
                 if about in self._waiting:
                     self._settle(about, None)
+                elif self._questions.answered(about, message):
+                    pass
                 elif self.welcome is not None:
                     self._untaken.pop(about, None)
                     await self._disk(self.ledger.take, self.welcome.session_id, about)
@@ -204,6 +240,8 @@ class Shell:
             case Release():
                 self._held = False
                 self.in_safe_state = False
+            case View(request_id=request_id):
+                self._questions.answered(request_id, message)
             case Targets():
                 try:
                     await asyncio.to_thread(self.microscope.answered, message)
@@ -229,11 +267,16 @@ class Shell:
             await self._disk(self.ledger.take, welcome.session_id, command_id)
         for frame, image, _ in list(self._waiting.values()):
             self._send_frame(frame, image)
+        self._questions.again()
         log.info("daemon.joined", session=welcome.session_id, epoch=welcome.epoch)
 
     def _was_refused(self, message: Refused) -> None:
         if message.about == "hello":
             self._say_hello()
+        elif not message.retry and self._questions.answered(message.about, message):
+            pass
+        elif message.about in self._questions:
+            self._loop.call_later(RESEND_S, self._questions.again, message.about)
         elif message.about in self._waiting:
             if message.retry:
                 frame, image, _ = self._waiting[message.about]
@@ -485,6 +528,9 @@ class Shell:
             area_id=area_id,
             command_id=command_id,
             taken_utc=time.time(),
+            nominal=shot.nominal,
+            pixel_size_known=shot.pixel_size_known,
+            foreign_ids=shot.foreign_ids,
         )
         try:
             wire.decode(wire.encode(frame), wire.FROM_DRIVER)

@@ -27,6 +27,8 @@ _REACTIONS: dict[type, Callable[[Turn, Any], None]] = {
     inp.FrameCame: react.frame_came,
     inp.Analysed: react.analysed,
     inp.AnalysisFailed: react.analysis_failed,
+    inp.MeasurementCame: react.measurement_came,
+    inp.OrderAsked: react.order_asked,
     inp.ResultCame: lambda turn, what: react.result_came(turn, what.result),
     inp.Reported: react.reported,
     inp.Held: react.held,

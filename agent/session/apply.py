@@ -18,6 +18,7 @@ from agent.session.state import (
     UndoStep,
     grid_of,
     number_of,
+    square_of,
 )
 
 UNDO_DEPTH = 20
@@ -58,6 +59,8 @@ def apply(state: State, event: ev.AnyEvent) -> State:
             return _with_area(state, area_id, state_=new, why=why.why, by=by)
         case ev.MicrographJudged():
             return _judged(_analysed(state, event.frame_id), event)
+        case ev.AreaMeasured():
+            return _measured(state, event)
         case ev.HolesFound():
             return _holes(_analysed(state, event.frame_id), event)
         case ev.GroupsPlanned():
@@ -177,7 +180,8 @@ def _frame(state: State, event: ev.FrameReceived) -> State:
     dose = hole.dose_e_per_a2 if hole is not None else 0.0
     if not frame.command_id:  # taken by the microscope software itself; the dose of commands comes with their results
         dose += frame.dose_e_per_a2 or 0.0
-    return _with_area(state, event.area_id, frame_id=frame.frame_id, defocus_um=frame.defocus_um, dose_e_per_a2=dose)
+    state = _with_area(state, event.area_id, frame_id=frame.frame_id, defocus_um=frame.defocus_um, dose_e_per_a2=dose)
+    return _with_area(state, square_of(event.area_id), visited=True)
 
 
 def _analysed(state: State, frame_id: str) -> State:
@@ -194,7 +198,7 @@ def _judged(state: State, event: ev.MicrographJudged) -> State:
         quality=event.score,
         quality_label=event.label,
         features=event.features,
-        looks=hole.looks or hole.features,
+        looks=hole.seen_before,
     )
 
 
@@ -239,7 +243,8 @@ def _holes(state: State, event: ev.HolesFound) -> State:
     if square is None:
         return state
     # what an operator placed, and what was visited, stays as it is
-    kept = {k: h for k, h in square.holes.items() if h.must_stay}
+    beside = set(event.beside)
+    kept = {k: h for k, h in square.holes.items() if h.must_stay or k in beside}
     holes = {hole.area_id: hole for hole in event.holes} | kept
     groups = {n: replace(g, hole_ids=tuple(i for i in g.hole_ids if i in holes)) for n, g in square.groups.items()}
     ever = max([square.holes_ever, *map(number_of, (*square.holes, *holes))])
@@ -247,6 +252,28 @@ def _holes(state: State, event: ev.HolesFound) -> State:
         state,
         replace(square, holes=holes, holes_ever=ever, groups=groups, lattice=event.lattice, pitch_um=event.pitch_um),
     )
+
+
+def _measured(state: State, event: ev.AreaMeasured) -> State:
+    hole = state.hole(event.area_id)
+    if hole is None:
+        return _with_area(state, event.area_id, visited=True)
+    features, shots = dict(hole.features), dict(hole.shots)
+    for name, value in event.values().items():
+        features[name] = hole.mean_with(name, value)
+        shots[name] = shots.get(name, 0) + 1
+    quality, label = (hole.quality, hole.quality_label) if event.quality is None else (event.quality, event.label)
+    state = _with_area(
+        state,
+        event.area_id,
+        measurements=hole.measurements + 1,
+        features=features,
+        shots=shots,
+        looks=hole.seen_before,
+        quality=quality,
+        quality_label=label,
+    )
+    return _with_area(replace(state, progress_utc=state.utc, idle_told=False), square_of(event.area_id), visited=True)
 
 
 def _grouped(state: State, event: ev.GroupsPlanned) -> State:

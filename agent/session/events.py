@@ -136,6 +136,7 @@ class HolesFound(Event, frozen=True, kw_only=True, tag="holes_found"):
     pitch_um: float | None = None
     note: str = ""
     elapsed_s: float = 0.0
+    beside: tuple[str, ...] = ()  # holes known before that this frame does not show: they stay
 
 
 class GroupsPlanned(Event, frozen=True, kw_only=True, tag="groups_planned"):
@@ -158,6 +159,33 @@ class MicrographJudged(Event, frozen=True, kw_only=True, tag="micrograph_judged"
     features: dict[str, float]
     note: str = ""
     elapsed_s: float = 0.0
+
+
+class AreaMeasured(Event, frozen=True, kw_only=True, tag="area_measured"):
+    """The microscope software's own pipeline measured an exposure of a hole, or said that an area was visited."""
+
+    measured_id: str
+    area_id: str
+    ctf_resolution_angstrom: float | None = None
+    ice_thickness_nm: float | None = None
+    quality: float | None = None
+    label: str = ""
+
+    def values(self) -> dict[str, float]:
+        """What was measured, by the name of the feature."""
+        both = {
+            "ctf_resolution_angstrom": self.ctf_resolution_angstrom,
+            "ice_thickness_nm": self.ice_thickness_nm,
+        }
+        return {name: value for name, value in both.items() if value is not None}
+
+
+class OrderGiven(Event, frozen=True, kw_only=True, tag="order_given"):
+    """A driver asked in which order the squares left are to be visited, and was told this."""
+
+    driver: str
+    order: tuple[str, ...]  # area ids, best first
+    decision: Decision
 
 
 class AreaChanged(Event, frozen=True, kw_only=True, tag="area_changed"):
@@ -275,9 +303,9 @@ class Noticed(Event, frozen=True, kw_only=True, tag="noticed"):
 AnyEvent = (
     SessionOpened | EpochBegan | DriverJoined | DriverLeft | Suspended | Unsuspended | PhaseChanged | FrameReceived
     | FrameSetAside | GridAdded | GridChanged | SquaresFound | HolesFound | GroupsPlanned | MicrographJudged
-    | AreaChanged | AreaPlaced | Remembered | UndoneOnce | Requested | SettingChanged | CommandIssued | CommandCancelled
-    | CommandEnded | ErrorCounted | ErrorsForgiven | SafeOrdered | Released | DegradedChanged
-    | IdleTold | Noticed
+    | AreaMeasured | OrderGiven | AreaChanged | AreaPlaced | Remembered | UndoneOnce | Requested | SettingChanged
+    | CommandIssued | CommandCancelled | CommandEnded | ErrorCounted | ErrorsForgiven | SafeOrdered | Released
+    | DegradedChanged | IdleTold | Noticed
 )  # fmt: skip
 
 _decoder: "msgspec.json.Decoder[Any]" = msgspec.json.Decoder(AnyEvent)

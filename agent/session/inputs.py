@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from agent.control_messages import AnyVerb
-from agent.messages import CommandResult, ErrorKind, Frame, Hello, ScopeState
+from agent.messages import CommandResult, ErrorKind, Frame, Hello, Measured, ScopeState
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +65,20 @@ class AnalysisFailed(Input, frozen=True, kw_only=True):
     why: str
 
 
+class MeasurementCame(Input, frozen=True, kw_only=True):
+    """The microscope software measured something at an area, or says that it was visited."""
+
+    measured: Measured
+
+
+class OrderAsked(Input, frozen=True, kw_only=True):
+    """A driver was about to be told in which order to visit squares."""
+
+    driver: str
+    order: tuple[str, ...]
+    why: str
+
+
 class ResultCame(Input, frozen=True, kw_only=True):
     """A command has ended."""
 
@@ -103,6 +117,6 @@ class Tick(Input, frozen=True, kw_only=True):
 
 
 AnyInput = (
-    Started | SaidHello | Left | TakenOver | FrameCame | Analysed | AnalysisFailed | ResultCame | Reported | Held
-    | Controlled | Overdue | Tick
+    Started | SaidHello | Left | TakenOver | FrameCame | Analysed | AnalysisFailed | MeasurementCame | OrderAsked
+    | ResultCame | Reported | Held | Controlled | Overdue | Tick
 )  # fmt: skip

@@ -131,7 +131,8 @@ def merge_squares(state: State, grid: Grid, frame: Frame, finding: SquareFinding
             frame_id=frame.frame_id,
             features={k: round(float(v), 4) for k, v in found.features.items()},
         )
-        known = nearest_square(grid, (x_um, y_um))
+        # frames without positions are laid out beside each other: nothing on one can be a sighting of another
+        known = None if frame.nominal else nearest_square(grid, (x_um, y_um))
         if known is not None:
             gap = geometry.distance((known.x_um, known.y_um), (x_um, y_um))
             if gap < 0.5 * max(known.size_um, size_um):
@@ -147,13 +148,17 @@ def merge_squares(state: State, grid: Grid, frame: Frame, finding: SquareFinding
     return tuple(records)
 
 
-def merge_holes(grid: Grid, square: Square, frame: Frame, finding: HoleFinding) -> tuple[Hole, ...]:
-    """Holes of a medium-mag frame as records of ``square``; those nearer to another square's centre are left to it.
+def merge_holes(
+    grid: Grid, square: Square, frame: Frame, finding: HoleFinding
+) -> tuple[tuple[Hole, ...], tuple[str, ...]]:
+    """Holes of a medium-mag frame as records of ``square``, and the ids of its earlier holes that lie beside the frame.
 
-    A hole that an operator placed or that was exposed keeps its record; a sighting of it is not counted again.
+    Holes nearer to another square's centre are left to it. A hole that an operator placed or that was exposed keeps its
+    record, as do those that the frame does not show; a sighting of one is not counted again.
     """
     scale = geometry.micron_per_pixel(frame)
-    kept = [hole for hole in square.holes.values() if hole.must_stay]
+    beside = tuple(h.area_id for h in square.holes.values() if not h.must_stay and not _shows(frame, h))
+    kept = [hole for hole in square.holes.values() if hole.must_stay or hole.area_id in beside]
     number = next_hole_number(square) - 1
     holes: list[Hole] = []
     for found in finding.holes:
@@ -161,7 +166,7 @@ def merge_holes(grid: Grid, square: Square, frame: Frame, finding: HoleFinding) 
         radius_um = found.radius_px * scale
         if any(geometry.distance((h.x_um, h.y_um), (x_um, y_um)) < max(radius_um, h.radius_um) for h in kept):
             continue
-        owner = nearest_square(grid, (x_um, y_um))
+        owner = None if frame.nominal else nearest_square(grid, (x_um, y_um))
         if owner is not None and owner.area_id != square.area_id and not owner.touches_edge:
             continue
         number += 1
@@ -176,9 +181,18 @@ def merge_holes(grid: Grid, square: Square, frame: Frame, finding: HoleFinding) 
                 inferred=found.inferred,
                 why=_reasons(found.features),
                 features={k: round(float(v), 4) for k, v in found.features.items()},
+                map_frame_id=frame.frame_id,
             )
         )
-    return tuple(holes)
+    return tuple(holes), beside
+
+
+def _shows(frame: Frame, hole: Hole) -> bool:
+    """Whether ``frame`` shows any part of ``hole``."""
+    x, y = geometry.stage_to_pixel(frame, hole.x_um, hole.y_um)
+    margin = hole.radius_um / geometry.micron_per_pixel(frame)
+    rows, columns = frame.shape
+    return -margin <= x <= columns - 1 + margin and -margin <= y <= rows - 1 + margin
 
 
 def _reasons(features: dict[str, float]) -> str:

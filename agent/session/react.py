@@ -139,7 +139,7 @@ def _holes(turn: Turn, what: inp.Analysed, area_id: str, finding: HoleFinding) -
     if square is None:
         return
     grid = turn.state.grids[turn.state.pending[what.frame.frame_id].grid_id]
-    holes = merge_holes(grid, square, what.frame, finding)
+    holes, beside = merge_holes(grid, square, what.frame, finding)
     lattice = finding.lattice
     scale = what.frame.pixel_size_angstrom * 1e-4
     pitch = min(math.hypot(*lattice.a), math.hypot(*lattice.b)) * scale if lattice else None
@@ -154,6 +154,7 @@ def _holes(turn: Turn, what: inp.Analysed, area_id: str, finding: HoleFinding) -
             pitch_um=round(pitch, 4) if pitch else None,
             note=finding.note,
             elapsed_s=what.elapsed_s,
+            beside=beside,
         )
     )
     now = turn.state.square(area_id)
@@ -161,7 +162,7 @@ def _holes(turn: Turn, what: inp.Analysed, area_id: str, finding: HoleFinding) -
         return
     if not now.holes:
         turn.error(ErrorKind.NO_HOLES, area_id, finding.note or "no holes found")
-    elif now.state in ("busy", "found", "queued"):
+    elif now.state in ("busy", "found", "queued") or (now.state == "skipped" and not now.word):
         why = Decision(
             why=f"{len(now.holes)} holes found" + (f", {lattice.symmetry} lattice" if lattice else ""),
             model=what.model,
@@ -205,6 +206,41 @@ def _settle(turn: Turn, area_id: str) -> None:
         turn.area(area_id, "exposed", Decision(why="exposed, not judged yet"))
     else:
         turn.area(area_id, "done", Decision(why=f"micrograph is {hole.quality_label}", score=hole.quality))
+
+
+def measurement_came(turn: Turn, what: inp.MeasurementCame) -> None:
+    """The microscope software's own pipeline measured an exposure, or says that an area was visited."""
+    told = what.measured
+    hole = turn.state.hole(told.area_id)
+    if turn.state.area(told.area_id) is None:
+        return
+    quality, label = (None, "")
+    if hole is not None and told.ctf_resolution_angstrom is not None:
+        ctf = hole.mean_with("ctf_resolution_angstrom", told.ctf_resolution_angstrom)
+        quality, label = quality_of(ctf, turn.settings.policy.good_ctf_angstrom)
+    turn.emit(
+        ev.AreaMeasured(
+            measured_id=told.measured_id,
+            area_id=told.area_id,
+            ctf_resolution_angstrom=told.ctf_resolution_angstrom,
+            ice_thickness_nm=told.ice_thickness_nm,
+            quality=quality,
+            label=label,
+        )
+    )
+    if hole is not None and hole.state != "done":
+        turn.area(told.area_id, "done", Decision(why=f"measured by the microscope software: {label or 'no CTF'}"))
+
+
+def quality_of(ctf_resolution_angstrom: float, good_angstrom: float) -> tuple[float, str]:
+    """Quality (0 to 1) and label of a micrograph from its CTF resolution: 0.5 just where it is still good."""
+    quality = 1.0 / (1.0 + (ctf_resolution_angstrom / good_angstrom) ** 2)
+    return round(quality, 4), "good" if ctf_resolution_angstrom <= good_angstrom else "poor"
+
+
+def order_asked(turn: Turn, what: inp.OrderAsked) -> None:
+    """A driver is about to be told an order of squares: for the record, before it is told."""
+    turn.emit(ev.OrderGiven(driver=what.driver, order=what.order, decision=Decision(why=what.why)))
 
 
 def analysis_failed(turn: Turn, what: inp.AnalysisFailed) -> None:

@@ -65,16 +65,30 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     quality_label: str = ""
     features: dict[str, float] = {}  # as found; once its micrograph is judged, what was measured there
     looks: dict[str, float] = {}  # what the medium-mag frame had shown, kept when ``features`` was measured anew
+    map_frame_id: str = ""  # the medium-mag frame it was found on
+    measurements: int = 0  # how often the microscope software told what it measured there
+    shots: dict[str, int] = {}  # of how many shots a measured feature is the mean
 
     @property
     def seen_before(self) -> dict[str, float]:
         """Features on the medium-mag frame: what is known of the hole before an exposure."""
-        return self.looks or self.features
+        return self.features if self.quality is None and not self.measurements else self.looks
 
     @property
     def must_stay(self) -> bool:
         """Whether no new finding may replace it: an operator spoke of it, or it was exposed."""
-        return bool(self.word or self.priority or self.frame_id) or self.dose_e_per_a2 > 0 or self.state == "busy"
+        visited = self.dose_e_per_a2 > 0 or self.measurements > 0 or self.state == "busy"
+        return visited or bool(self.word or self.priority or self.frame_id)
+
+    def mean_with(self, name: str, value: float) -> float:
+        """What the measured feature ``name`` is with one more shot: the mean of all shots of the hole."""
+        known = self.shots.get(name, 0)
+        return round((self.features.get(name, 0.0) * known + value) / (known + 1), 4)
+
+    @property
+    def visited(self) -> bool:
+        """Whether it was exposed or measured, as far as the agent knows."""
+        return bool(self.frame_id) or self.dose_e_per_a2 > 0 or self.measurements > 0
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -106,7 +120,8 @@ class Square(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     priority: int = 0
     touches_edge: bool = False
     frame_id: str = ""  # the low-mag frame it was found on
-    map_frame_id: str = ""  # its medium-mag frame
+    map_frame_id: str = ""  # its newest medium-mag frame
+    visited: bool = False  # one of its holes was exposed or measured, or the microscope software says so
     features: dict[str, float] = {}
     holes: dict[str, Hole] = {}
     holes_ever: int = 0  # the highest hole number that was ever given: ids are not used again

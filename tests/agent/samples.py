@@ -77,6 +77,14 @@ FROM_DRIVER: tuple[m.Message, ...] = (
     m.Heartbeat(progress=7, working_on="C000001", state=SCOPE, epoch=3),
     m.Goodbye(why="end of shift"),
     m.Taken(why="STOP pressed"),
+    m.Measured(
+        measured_id="visit-1",
+        session_id="session-1",
+        area_id="G1-S001-H001",
+        ctf_resolution_angstrom=4.5,
+        ice_thickness_nm=-3.0,
+    ),
+    m.Look(request_id="look-1", grid_ids=("G1",), square_ids=("G1-S001",), learn_from=("G0",), order=True),
 )
 TO_DRIVER: tuple[m.Message, ...] = (
     m.Welcome(protocol=1, session_id="s", epoch=2, heartbeat_s=1.0, safe_after_s=30.0, finished=("C000001",)),
@@ -86,6 +94,14 @@ TO_DRIVER: tuple[m.Message, ...] = (
     m.Cancel(command_id="C000001", epoch=2, why="skipped"),
     m.Safe(why="fault", epoch=2),
     m.Release(epoch=2),
+    m.View(
+        request_id="look-1",
+        seq=12,
+        phase="collecting",
+        squares=(m.SquareSeen(area_id="G1-S001", score=0.9, state="found", expected_good=3.5, sigma=1.0),),
+        holes=(m.HoleSeen(area_id="G1-S001-H001", score=0.8, state="done", visited=True, ctf_angstrom=4.0),),
+        order=("G1-S001",),
+    ),
     m.Targets(frame_id="frame-1", level="low", targets=(TARGET,), model="mixture", note="few", degraded=True),
     m.Heartbeat(progress=7),
 )
@@ -193,6 +209,10 @@ EVENTS: tuple[ev.AnyEvent, ...] = (
     ev.FrameSetAside(frame_id="frame-1", error=m.ErrorKind.FRAME_DARK, why="dark"),
     ev.GridAdded(grid_id="G3"),
     ev.GridChanged(grid_id="G1", state="loaded", decision=DECISION),
+    ev.AreaMeasured(
+        measured_id="visit-1", area_id="G1-S001-H001", ctf_resolution_angstrom=4.5, quality=0.6, label="good"
+    ),
+    ev.OrderGiven(driver="leginon", order=("G1-S001", "G1-S002"), decision=DECISION),
     ev.SquaresFound(grid_id="G1", frame_id="frame-1", model="m", fingerprint="f", squares=(SQUARE,), note="few"),
     ev.HolesFound(square_id="G1-S001", frame_id="frame-1", model="m", fingerprint="f", holes=(HOLE,), lattice="square"),
     ev.GroupsPlanned(square_id="G1-S001", groups=(GROUP,), decision=DECISION),

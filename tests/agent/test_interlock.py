@@ -178,9 +178,9 @@ def test_no_module_but_the_door_can_send_a_command() -> None:
     assert gates == {"door.py"}
     own = {name for name in outbox if name.startswith("cli/")} | {"control.py"}  # ControlClient, not to drivers
     assert senders == {"links.py", "control.py", "watch.py"}
-    assert outbox - own == {"door.py", "intake.py", "links.py"}
-    intake = (Path(agent.__file__).parent / "intake.py").read_text(encoding="utf-8")
-    assert "Command" not in intake
+    assert outbox - own == {"door.py", "intake.py", "advice.py", "links.py"}
+    for name in ("intake.py", "advice.py"):
+        assert "Command" not in (Path(agent.__file__).parent / name).read_text(encoding="utf-8")
 
 
 def test_the_door_sends_commands_in_one_place_behind_the_check() -> None:

@@ -64,6 +64,10 @@ class Specimen:
             self._holes[square_index] = self._squares[square_index].holes()
         return self._holes[square_index]
 
+    def cut_holes(self, square_index: int) -> NDArray[np.float64]:
+        """Holes of one square that a bar cuts: drawn but not listed; shape (n, 3), stage position and radius in µm."""
+        return self._squares[square_index].cut_holes()
+
     def square_at(self, x_um: float, y_um: float) -> SquareTruth | None:
         """The square whose opening holds a stage position."""
         for square in self._near(x_um, y_um, 0.0):

@@ -225,6 +225,12 @@ class Square:
             )  # fmt: skip
         return tuple(out)
 
+    def cut_holes(self) -> NDArray[np.float64]:
+        """Holes that a bar cuts: drawn, but not listed; shape (n, 3), stage position and radius in µm."""
+        t = self.table
+        rows = np.flatnonzero(~t.listed & ~t.broken)
+        return np.column_stack([*self.to_stage(t.x[rows], t.y[rows]), t.radius[rows]])
+
     @staticmethod
     def _state(ice_nm: float, dirt: float, broken: bool) -> HoleState:
         if broken:

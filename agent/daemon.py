@@ -36,6 +36,7 @@ from agent.intake import Intake
 from agent.journal import Journal
 from agent.keys import Keyring, is_loopback
 from agent.links import Links
+from agent.recording.keeper import Keeper
 from agent.session import inputs as inp
 from agent.settings import Settings
 from agent.watch import Publisher
@@ -106,6 +107,7 @@ class Daemon:
                     log.info("daemon.stopping", events=self.core.state.seq)
                     for task in running:
                         task.cancel()
+                await asyncio.to_thread(self._keeper.end)
             except BaseExceptionGroup as group:
                 first = group.exceptions[0]
                 if len(group.exceptions) == 1 and isinstance(first, CryonautError):
@@ -115,6 +117,7 @@ class Daemon:
     async def _begin(self) -> None:
         started = inp.Started(session_id=new_id(), version=__version__, models=self.intake.analyst.describe())
         await self.core.submit(started)
+        await asyncio.to_thread(self._keeper.begin)
         self.intake.resume()
 
     @asynccontextmanager
@@ -131,6 +134,7 @@ class Daemon:
             stack.callback(journal.close)
             store = FrameStore(self.folder)
             self.core = Core(journal, settings, self._clock)
+            self._keeper = Keeper(self.folder, self.core, settings, analyst.describe())
             context = zmq.asyncio.Context()
             stack.callback(context.term)
             if (guard := keyring.guard(context)) is not None:
@@ -154,6 +158,7 @@ class Daemon:
                 "control": server.run,
                 "events": Publisher(events, self.core).run,
                 "heartbeat": self._beat,
+                "recording": self._keeper.run,
             }
             if settings.endpoints.health:
                 if not is_loopback(settings.endpoints.health):

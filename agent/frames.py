@@ -1,6 +1,7 @@
 """The pixels of a session: one TIFF file per frame beside the journal, with its header inside."""
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from agent.errors import BadFileError
 from agent.messages import Frame
 from agent.wire import digest
+
+# what a damaged file leads to: tifffile.TiffFileError is a ValueError, the others come from damaged tags
+DAMAGED = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, struct.error)
 
 
 class FrameStore:
@@ -66,8 +70,10 @@ def load(folder: Path, name: str, expected_digest: str | None = None) -> NDArray
     path = folder / name
     try:
         image: NDArray[Any] = np.ascontiguousarray(tifffile.imread(path))
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
-        raise BadFileError(f"{path}: cannot be read: {error}") from error
+    except MemoryError as error:
+        raise BadFileError(f"{path}: too large for this machine's memory") from error
+    except DAMAGED as error:
+        raise BadFileError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}") from error
     if expected_digest is not None and (found := digest(image)) != expected_digest:
         raise BadFileError(f"{path}: digest {found}, but the journal says {expected_digest}")
     return image

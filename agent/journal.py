@@ -65,14 +65,26 @@ def link(previous: str, kind: str, key: str | None, body: str) -> str:
 class Journal:
     """The record of one session folder; a writer holds the folder's lock, readers need none.
 
+    Parameters
+    ----------
+    folder
+        The session folder.
+    write
+        Append to it; else it is only read.
+    damaged_too
+        Readers only: open a damaged file too, and let `replay` end where the damage begins (``broken`` says why).
+        Nothing is put beside the file of a session that has ended: it may be one that nobody can write to.
+
     Raises
     ------
     JournalError
         If another process writes to this folder, or the file is damaged or of a newer format.
     """
 
-    def __init__(self, folder: Path, *, write: bool = True) -> None:
+    def __init__(self, folder: Path, *, write: bool = True, damaged_too: bool = False) -> None:
         self.path = folder / FILE_NAME
+        self.broken = ""  # with ``damaged_too``: what ended the last `replay` early
+        self._damaged_too = damaged_too and not write
         self._lock: int | None = None
         if not write and not self.path.exists():
             raise JournalError(f"{folder}: holds no {FILE_NAME}; is this a session folder?")
@@ -83,6 +95,9 @@ class Journal:
             self._open(write)
         except sqlite3.DatabaseError as error:
             self.close()
+            if self._damaged_too and (padded := _padded(self.path)) is not None:
+                self._db = padded
+                return
             raise JournalError(
                 f"{self.path}: {' '.join(str(error).split())}. The file was left as it is; copy the folder aside and"
                 " start a new session, or bring the file back from a backup"
@@ -92,7 +107,10 @@ class Journal:
             raise
 
     def _open(self, write: bool) -> None:
+        self.last_seq, self._chain = 0, ""
         uri = f"{self.path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}"
+        if self._damaged_too and not self.path.with_name(f"{FILE_NAME}-wal").exists():
+            uri += "&immutable=1"  # nobody writes to it: then SQLite needs no files of its own beside it either
         self._db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
         if write:
             self._db.execute("pragma journal_mode=wal")
@@ -104,9 +122,15 @@ class Journal:
         found = row[0] if row else "no format"
         if not found.isdecimal() or int(found) > FORMAT:
             raise JournalError(f"{self.path}: format {found}; this version reads up to {FORMAT}: update cryonaut")
+        if self._damaged_too:
+            self._last()
+            return
         (verdict,) = self._db.execute("pragma quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"damaged: {verdict}")
+        self._last()
+
+    def _last(self) -> None:
         row = self._db.execute("select seq, chain from journal order by seq desc limit 1").fetchone()
         self.last_seq, self._chain = (int(row[0]), str(row[1])) if row else (0, "")
 
@@ -146,8 +170,27 @@ class Journal:
 
     def replay(self, after: int = 0, most: int = -1) -> Iterator[Entry]:
         """Yield at most ``most`` entries after number ``after``, oldest first."""
-        rows = self._db.execute("select * from journal where seq > ? order by seq limit ?", (after, most))
-        return map(Entry._make, rows)
+        query = "select * from journal where seq > ? order by seq limit ?"
+        if self._damaged_too:
+            return self._readable(query, after, most)
+        return map(Entry._make, self._db.execute(query, (after, most)))
+
+    def of_kind(self, kind: str) -> Iterator[Entry]:
+        """Yield the entries of one kind, oldest first."""
+        return map(Entry._make, self._db.execute("select * from journal where kind = ? order by seq", (kind,)))
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Number and hash of the last entry."""
+        return self.last_seq, self._chain
+
+    def _readable(self, query: str, *values: int) -> Iterator[Entry]:
+        self.broken = ""
+        try:
+            for row in self._db.execute(query, values):
+                yield Entry._make(row)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            self.broken = " ".join(str(error).split())
 
     def verify(self) -> int:
         """Number of the last entry up to which the record is whole: numbered without gap, every hash right."""
@@ -167,6 +210,33 @@ class Journal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def chain_at(folder: Path, seq: int) -> str:
+    """Hash of row ``seq`` as it stands in the file; empty where there is none, or it cannot be read."""
+    journal = Journal(folder, write=False, damaged_too=True)
+    try:
+        return next((entry.chain for entry in journal.replay(after=seq - 1, most=1)), "")
+    finally:
+        journal.close()
+
+
+def _padded(path: Path) -> sqlite3.Connection | None:
+    """A file that was cut short, in memory and as long as it says it was, so that its first rows can be read."""
+    raw = path.read_bytes()
+    page_size = {1: 65_536}.get(size := int.from_bytes(raw[16:18], "big"), size)
+    claimed = page_size * int.from_bytes(raw[28:32], "big")
+    if not raw.startswith(b"SQLite format 3\0") or not len(raw) < claimed <= max(1 << 31, 2 * len(raw)):
+        return None
+    raw = raw[:18] + b"\1\1" + raw[20:]  # no write-ahead log in memory
+    db = sqlite3.connect(":memory:", check_same_thread=False)
+    try:
+        db.deserialize(raw.ljust(claimed, b"\0"))
+        db.execute("select value from meta where name = 'format'").fetchone()
+    except sqlite3.DatabaseError:
+        db.close()
+        return None
+    return db
 
 
 def _take_lock(folder: Path) -> int:

@@ -16,6 +16,7 @@ from agent.cli.find import app as find
 from agent.cli.keys import app as keys
 from agent.cli.report import report
 from agent.cli.run import run
+from agent.cli.session import app as session
 from agent.cli.simulate import app as simulate
 from agent.cli.train import app as train
 from agent.errors import CryonautError
@@ -29,7 +30,7 @@ app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown
 
 for command in (demo, run, report, doctor):
     app.command(command)
-for group in (control, driver, find, keys, simulate, train):
+for group in (control, driver, find, keys, session, simulate, train):
     app.command(group)
 
 

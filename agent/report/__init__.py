@@ -7,10 +7,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from agent.recording.record import Record, read
 from agent.report import collect, decisions
 from agent.report.cards import cards, damaged
 from agent.report.maps import grid_view, short, square_view
-from agent.report.record import Record, read
 from agent.report.timings import timings
 from agent.report.troubles import troubles
 

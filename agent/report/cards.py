@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.errors import BadFileError
+from agent.recording.record import Record
 from agent.report.collect import exposed_holes
 from agent.report.pictures import Picture, load, power_spectrum, view
-from agent.report.record import Record
 from agent.session import events as ev
 from agent.session.state import Hole
 

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from agent.report.record import Record
+from agent.recording.record import Record
 from agent.report.troubles import Trouble
 from agent.session import events as ev
 from agent.session.state import Hole, Square

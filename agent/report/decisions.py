@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from agent.report.record import Record
+from agent.recording.record import Record
 from agent.session import events as ev
 from agent.session.state import Decision
 from agent.words import text_of, who

@@ -6,8 +6,8 @@ from agent import geometry
 from agent.drawing import length_words, round_length_um, score_colour
 from agent.errors import BadFileError
 from agent.messages import Frame
+from agent.recording.record import Record
 from agent.report.pictures import Mosaic, Picture, is_flat, load, mosaic, view
-from agent.report.record import Record
 from agent.session.state import Grid, Group, Hole, Square
 
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from agent import geometry
 from agent.drawing import stretch
 from agent.errors import BadFileError
-from agent.frames import FrameStore
 from agent.messages import Frame
-from agent.report.record import Record
+from agent.recording.record import Record
 from agent.session import events as ev
 
 Grey = NDArray[np.uint8]  # (rows, columns)
@@ -55,12 +54,7 @@ def load(record: Record, received: ev.FrameReceived) -> Plain:
     BadFileError
         If the file is missing, damaged, outside the session folder, or not what the journal says.
     """
-    frame = received.frame
-    if not (record.folder / received.file).resolve().is_relative_to(record.folder.resolve()):
-        raise BadFileError(f"frame {frame.frame_id}: its file lies outside the session folder and was not opened")
-    image = FrameStore(record.folder).load(received.file, frame.digest)
-    if image.shape != frame.shape:
-        raise BadFileError(f"frame {frame.frame_id}: shape {image.shape}, but its header says {frame.shape}")
+    image = record.pixels(received.frame.frame_id)
     plain = np.asarray(image, np.float32)
     finite = np.isfinite(plain)
     return (

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from agent.report.record import Record
+from agent.recording.record import Record
 from agent.session import events as ev
 
 LANES = ("load grid", "atlas", "map square", "focus", "expose", "other moves", "inference", "suspended")

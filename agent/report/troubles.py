@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.report.record import Happened, Record
+from agent.recording.record import Happened, Record
 from agent.session import events as ev
 from agent.words import area_of, severity_of, text_of
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agent import frames, geometry
+from agent import frames, geometry, recording
 from agent.errors import BadFileError
 from agent.messages import Frame
-from agent.report import record
 from agent.session import events as ev
 
 Point = tuple[float, float]
@@ -83,7 +82,7 @@ class Recording:
         BadFileError
             If the journal knows no frame.
         """
-        read = record.read(folder)
+        read = recording.read(folder)
         opened = next((h.event for h in read.happened if isinstance(h.event, ev.SessionOpened)), None)
         found = [RecordedFrame(e.frame, e.file, e.grid_id or "G1", e.area_id) for e in read.frames.values()]
         if not found:

@@ -17,10 +17,10 @@ from agent.errors import JournalError
 from agent.frames import FrameStore
 from agent.journal import Draft, Journal
 from agent.messages import AcquireAtlas, Command, CommandResult, ErrorKind, Expose, Frame, Level, MapSquare, Stage
+from agent.recording.record import read
 from agent.report import render
 from agent.report.maps import grid_view, square_view
 from agent.report.pictures import mosaic
-from agent.report.record import read
 from agent.session import events as ev
 from agent.session.state import Decision, Group, Hole, Square
 from agent.wire import digest

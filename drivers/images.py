@@ -67,8 +67,23 @@ def read_image(path: Path) -> Read:
     BadFileError
         If the file cannot be read; the text says which file, what is wrong and what is expected.
     """
+    image, pixel_size = _opened(path, READERS)
+    native = image.dtype.newbyteorder("=") if image.dtype != np.float16 else np.dtype(np.float32)
+    return np.ascontiguousarray(image, dtype=native), pixel_size
+
+
+def map_image(path: Path) -> Read:
+    """The image in a file without reading it, where the file allows that: as a memory map in the file's own dtype.
+
+    MRC files and TIFF files without compression are mapped; all others are read as by `read_image`. The rest is as
+    there: what is returned, and what is refused.
+    """
+    return _opened(path, {**READERS, **MAPPERS})
+
+
+def _opened(path: Path, readers: dict[str, Callable[[Path], Read]]) -> Read:
     path = Path(path)
-    reader = READERS.get(path.suffix.lower())
+    reader = readers.get(path.suffix.lower())
     if path.is_dir():
         raise BadFileError(f"{path}: is a folder; expected an image file ({' '.join(SUFFIXES)})")
     if not path.is_file():
@@ -78,13 +93,11 @@ def read_image(path: Path) -> Read:
     try:
         if path.stat().st_size == 0:
             raise BadFileError(f"{path}: the file is empty; expected an image")
-        image, pixel_size = reader(path)
+        return reader(path)
     except OSError as error:
         raise BadFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise BadFileError(f"{path}: too large for this machine's memory") from error
-    native = image.dtype.newbyteorder("=") if image.dtype != np.float16 else np.dtype(np.float32)
-    return np.ascontiguousarray(image, dtype=native), pixel_size
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -113,6 +126,11 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def _read_mrc(path: Path) -> Read:
+    image, pixel_size = _map_mrc(path)
+    return np.array(image), pixel_size
+
+
+def _map_mrc(path: Path) -> Read:
     with path.open("rb") as file:
         raw = file.read(HEADER_DTYPE.itemsize)
     if len(raw) < HEADER_DTYPE.itemsize:
@@ -135,8 +153,7 @@ def _read_mrc(path: Path) -> Read:
             f"{path}: truncated: the header claims {max(sections, 1)} x {rows} x {columns} pixels of {dtype.name}"
             f" ({claimed} bytes), the file holds {size}"
         )
-    image = np.fromfile(path, dtype=dtype, count=rows * columns, offset=start).reshape(rows, columns)
-    return image, _mrc_pixel_size(header)
+    return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=(rows, columns)), _mrc_pixel_size(header)
 
 
 def _mrc_header(raw: bytes) -> Any:
@@ -191,6 +208,21 @@ def _read_tiff(path: Path) -> Read:
         raise BadFileError(f"{path}: not a TIFF file, or damaged: {_line(error)}") from error
     except cv2.error as error:
         raise BadFileError(f"{path}: cannot be decoded: {_line(error)}") from error
+
+
+def _map_tiff(path: Path) -> Read:
+    try:
+        with tifffile.TiffFile(path) as file:
+            page = file.pages[0]
+            _check_tiff(path, page)
+            if page.axes == "YX" and page.is_memmappable and page.dtype != np.bool_:
+                dtype = page.dtype.newbyteorder(file.byteorder)
+                shape = (page.imagelength, page.imagewidth)
+                pixels = np.memmap(path, dtype=dtype, mode="r", offset=page.dataoffsets[0], shape=shape)
+                return pixels, _tiff_pixel_size(page)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, ArithmeticError):
+        pass  # the reader says what is wrong with it
+    return _read_tiff(path)
 
 
 def _check_tiff(path: Path, page: Any) -> None:
@@ -374,3 +406,7 @@ READERS: dict[str, Callable[[Path], Read]] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg"), _read_picture),
 }
 SUFFIXES = tuple(READERS)
+MAPPERS: dict[str, Callable[[Path], Read]] = {
+    **dict.fromkeys((".mrc", ".mrcs", ".map", ".st", ".rec"), _map_mrc),
+    **dict.fromkeys((".tif", ".tiff"), _map_tiff),
+}

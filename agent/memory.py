@@ -20,3 +20,13 @@ def keep_frame_memory() -> bool:
         return all(library.mallopt(option, value) == 1 for option, value in options)
     except (OSError, AttributeError):  # another C library
         return False
+
+
+def peak_gib() -> float:
+    """Largest resident memory of this process so far, in GiB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

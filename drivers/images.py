@@ -213,7 +213,7 @@ def _read_tiff(path: Path) -> Read:
 def _map_tiff(path: Path) -> Read:
     try:
         with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
+            page: Any = file.pages[0]
             _check_tiff(path, page)
             if page.axes == "YX" and page.is_memmappable and page.dtype != np.bool_:
                 dtype = page.dtype.newbyteorder(file.byteorder)

@@ -9,9 +9,13 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from agent.cli.find_gold import gold
 from agent.errors import BadFileError, ConfigError
 
-app = App(name="find", help="Find squares or holes on image files (MRC, TIFF, PNG, JPG) or folders of them.")
+app = App(
+    name="find", help="Find squares, holes or immunogold on image files (MRC, TIFF, PNG, JPG) or folders of them."
+)
+app.command(gold)
 Format = Literal["table", "json", "csv"]
 Formats = Annotated[tuple[Format, ...], Parameter(name="--format", negative="", consume_multiple=False)]
 

@@ -80,3 +80,40 @@ def holes(
         else:
             file = family.learn(mine(load_recipe(config, family.HoleRecipe)), out, command=command_line())
         print(f"weights: {file}")
+
+
+@app.command
+def gold(
+    *,
+    out: Path = Path("trained"),
+    config: Path | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+) -> None:
+    """Learn to find immunogold from simulated replicas and sections.
+
+    Such as:
+
+    - `cryonaut train gold --out trained --seed 7`
+
+    Parameters
+    ----------
+    out
+        Folder for weights, manifest and card; an interrupted run goes on from its checkpoint there.
+    config
+        YAML file with the recipe; its keys are those in the model card.
+    seed
+        In the place of the recipe's.
+    steps
+        In the place of the recipe's.
+    """
+    with training():
+        import msgspec
+
+        from models.training import gold as family
+        from models.training.loop import load_recipe
+
+        recipe = load_recipe(config, family.GoldRecipe)
+        loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
+        recipe = msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
+        print(f"weights: {family.learn(recipe, out, command=command_line())}")

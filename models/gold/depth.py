@@ -1,4 +1,4 @@
-"""When gold is looked for in an image that a detector was not made for: said in one line, instead of confident nonsense."""
+"""When an image is not one that a detector was made for: said in one line, instead of confident nonsense."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,9 @@ def doubt(
         diameters = np.array([one.diameter_nm for one in accepted])
         middle = float(np.median(diameters))
         if not DIAMETER_NM[0] <= middle <= DIAMETER_NM[1]:
-            reasons.append(f"half of the particles measure {middle:.1f} nm or so, no usual gold: is the pixel size right?")
+            reasons.append(
+                f"half of the particles measure {middle:.1f} nm or so, no usual gold: is the pixel size right?"
+            )
         if sizes_nm:
             away = np.abs(np.log(diameters[:, None] / np.asarray(sizes_nm, float)[None, :])).min(axis=1)
             if float(np.median(away)) > np.log(SIZE_OFF):

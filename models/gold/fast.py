@@ -1,4 +1,4 @@
-"""The default detector: a compact network on the canonical raster, tile by tile, and a fit on the image for each hit."""
+"""The default detector: a compact network on the canonical raster, tile by tile; each hit is fitted on the image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +72,9 @@ class FastDetector:
         return own(x, y, diameter, score, tile, raster, pixel_nm)
 
 
-def peaks(heat: NDArray[np.float32], shape: NDArray[np.float32], threshold: float) -> tuple[Floats, Floats, Floats, Floats]:
+def peaks(
+    heat: NDArray[np.float32], shape: NDArray[np.float32], threshold: float
+) -> tuple[Floats, Floats, Floats, Floats]:
     """Local maxima of the heat, shape (cells, cells), as x, y and diameter in pixels of the window, and score."""
     logit = float(np.log(threshold / (1 - threshold)))
     top = cv2.dilate(heat, np.ones((3, 3), np.uint8))

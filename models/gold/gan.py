@@ -1,8 +1,8 @@
 """The seed's method: a generator paints a mask of the particles, blobs of the mask become centres and areas.
 
-Source: Gold Digger, Jerez et al., Sci Rep 11, 7771 (2021): pix2pix with a U-Net-256 generator (Isola et al., CVPR 2017). What
-differs: the network runs in eval mode, tiles overlap, no pixel of the image is left out, the area comes from the
-painted disc and the image's own edge instead of a flood fill that leaks, and sizes are found by a mixture model.
+Source: Gold Digger, Jerez et al., Sci Rep 11, 7771 (2021): pix2pix (Isola et al., CVPR 2017) with a U-Net-256.
+What differs: the network runs in eval mode, tiles overlap, no pixel of the image is left out, the diameter is fitted on
+the image instead of a flood fill that leaks, and sizes are found by a mixture model.
 """
 
 from collections.abc import Callable

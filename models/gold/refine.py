@@ -1,4 +1,4 @@
-"""Centres and diameters to a fraction of a pixel: a soft disc on a sloping ground, fitted to the image around each mark.
+"""Centres and diameters to a fraction of a pixel: a soft disc on a sloping ground, fitted around each mark.
 
 The disc is ``ground + slope - depth * s((r - d) / w)``, with ``d`` the distance from the centre and ``s`` the logistic
 function; Levenberg-Marquardt on all marks of a window at once. A neighbour's pixels do not count, and a fit that runs
@@ -50,11 +50,13 @@ def refined(image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats,
     back = np.empty(len(x), np.intp)
     back[order] = np.arange(len(x))
     columns = [np.concatenate([part[k] for part in parts])[back] for k in range(6)]
-    return Discs(*columns[:5], columns[5].astype(bool))
+    fx, fy, wide, depth, soft, held = columns
+    return Discs(fx, fy, wide, depth, soft, held > 0)
 
 
 def _fit(
-    image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats, part: slice, order: NDArray[np.intp], blur: float
+    image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats, part: slice, order: NDArray[np.intp],
+    blur: float,
 ) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:  # fmt: skip
     chosen = order[part]
     x0, y0, r0 = x[chosen], y[chosen], diameter[chosen] / 2

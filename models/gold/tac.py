@@ -1,8 +1,8 @@
 """Threshold, area and circularity: what people do in ImageJ, with the rules of the published macro.
 
-Source: TACAlgorithm of Jerez et al., Sci Rep 11, 7771 (2021). An 8-bit threshold of 92 and less is gold; areas of 71 to
-158 pixels at 1.126 nm are 12 nm gold, and 12 to 45 are taken for 6 nm gold; circularity 4 pi A / P² of 0.75 and more; holes
-are filled; the centroid is the particle.
+Source: TACAlgorithm of Jerez et al., Sci Rep 11, 7771 (2021). An 8-bit threshold of 92 and less is gold; areas of
+71 to 158 pixels at 1.126 nm are 12 nm gold, and 12 to 45 are taken for 6 nm gold; circularity 4 pi A / P² of 0.75 and
+more; holes are filled; the centroid is the particle.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ CIRCULARITY = 0.75
 
 @dataclass(frozen=True, slots=True)
 class TacDetector:
-    """The rules as published; areas scale with the pixel size, grey values of other than 8 bits are stretched to them."""
+    """The rules as published; areas scale with the pixel size, other grey values are stretched to 8 bits."""
 
     threshold: int = THRESHOLD
     areas_nm2: tuple[tuple[float, float], ...] = AREAS_NM2

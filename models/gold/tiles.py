@@ -1,4 +1,4 @@
-"""Tiles with a margin: every pixel belongs to one tile, and what a tile sees around it does not depend on the others."""
+"""Tiles that cover an image: every pixel belongs to exactly one of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Simulated gold on the network's raster, and what the network is to say about it."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ def simulated(seed: int, side: int) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures (n, 1, side, side); targets (n, 5, cells, cells): heat, weight of heat, log diameter, dx, dy; and
+    """Pictures (n, 1, side, side); targets (n, 5, cells, cells): heat, weight of heat, log diameter, dx, dy; and.
 
     ``near`` (n, cells, cells): weight with which the last three count.
     """
@@ -57,14 +57,13 @@ class Batch:
     near: Field
 
 
-def batches(samples: list[Sample], seed: int, count: int, size: int, side: int) -> Iterator[Batch]:
-    """``count`` batches of crops, turned, mirrored and with other contrast."""
-    rng = np.random.default_rng([seed, 43])
-    for _ in range(count):
-        crops = [_crop(rng, samples[int(rng.integers(len(samples)))], side) for _ in range(size)]
-        maps = [targets(marks, side) for _, marks in crops]
-        pictures = np.stack([picture for picture, _ in crops])[:, None]
-        yield Batch(pictures, np.stack([m[0] for m in maps]), np.stack([m[1] for m in maps]))
+def batch(samples: Sequence[Sample], seed: int, step: int, size: int, side: int) -> Batch:
+    """The batch of one step: ``size`` crops of ``side`` pixels, turned, mirrored and with other contrast."""
+    rng = np.random.default_rng([seed, 43, step])
+    crops = [_crop(rng, samples[int(rng.integers(len(samples)))], side) for _ in range(size)]
+    maps = [targets(marks, side) for _, marks in crops]
+    pictures = np.stack([picture for picture, _ in crops])[:, None]
+    return Batch(pictures, np.stack([m[0] for m in maps]), np.stack([m[1] for m in maps]))
 
 
 def _crop(rng: np.random.Generator, sample: Sample, side: int) -> tuple[Field, Field]:

@@ -33,7 +33,7 @@ class GoldNetwork(nn.Module):
         self.join2 = nn.Sequential(_block(24, 24), _block(24, 24))
         self.heat = nn.Conv2d(24, 1, 1)
         self.shape = nn.Conv2d(24, 3, 1)
-        nn.init.constant_(self.heat.bias, -4.0)  # type: ignore[arg-type]
+        nn.init.constant_(self.heat.bias, -4.0)
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Maps of pictures; see the class."""

@@ -14,7 +14,7 @@ from agent.errors import BadFileError
 from agent.frames import FrameStore
 from agent.messages import Frame
 from agent.wire import digest
-from drivers.images import image_files, read_image
+from drivers.images import image_files, map_image, read_image
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 RANDOM = np.random.default_rng(7)
@@ -348,3 +348,36 @@ def test_every_real_file_can_be_read() -> None:
                 file.seek(1024)
                 first = np.frombuffer(file.read(4 * image.itemsize), image.dtype)
             assert np.array_equal(image[0, :4], first)
+
+
+@pytest.mark.parametrize("suffix", [".mrc", ".tif", ".png"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_mapped_image_is_the_one_that_is_read(tmp_path, suffix, dtype):
+    path = tmp_path / f"image{suffix}"
+    image = np.arange(35 * 21).reshape(35, 21).astype(dtype)
+    if suffix == ".mrc":
+        mrcfile.write(path, image.astype("int16" if dtype == "uint8" else dtype), voxel_size=2.5)
+    elif suffix == ".tif":
+        tifffile.imwrite(path, image, byteorder=">")
+    else:
+        cv2.imwrite(str(path), image)
+    mapped, mapped_size = map_image(path)
+    read, size = read_image(path)
+    assert np.array_equal(mapped, read)
+    assert mapped_size == size
+    assert isinstance(mapped, np.memmap) == (suffix != ".png")
+
+
+def test_a_compressed_tiff_is_read_where_it_cannot_be_mapped(tmp_path):
+    image = np.arange(4000).reshape(40, 100).astype("uint16")
+    tifffile.imwrite(tmp_path / "a.tif", image, compression="zlib")
+    mapped, _ = map_image(tmp_path / "a.tif")
+    assert np.array_equal(mapped, image)
+
+
+def test_what_cannot_be_read_cannot_be_mapped_either(tmp_path):
+    (tmp_path / "a.mrc").write_bytes(b"short")
+    with pytest.raises(BadFileError, match="truncated"):
+        map_image(tmp_path / "a.mrc")
+    with pytest.raises(BadFileError, match="no such file"):
+        map_image(tmp_path / "b.tif")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +43,8 @@ def seams(rng: np.random.Generator, shape: tuple[int, int], tile_px: int, step: 
     first_y, first_x = int(rng.integers(0, tile_px)), int(rng.integers(0, tile_px))
     ys = [0, *range(first_y or tile_px, rows, tile_px), rows]
     xs = [0, *range(first_x or tile_px, columns, tile_px), columns]
-    for top, bottom in zip(ys[:-1], ys[1:], strict=True):
-        for left, right in zip(xs[:-1], xs[1:], strict=True):
+    for top, bottom in itertools.pairwise(ys):
+        for left, right in itertools.pairwise(xs):
             v = np.linspace(-1, 1, bottom - top, dtype=np.float32)[:, None]
             u = np.linspace(-1, 1, right - left, dtype=np.float32)[None, :]
             edge = 1 - np.float32(rng.uniform(0, step)) * (u * u + v * v) / 2
@@ -64,5 +66,5 @@ def to_grey(image: Field, black: float, white: float, jpeg: int | None) -> NDArr
     grey = np.clip((image - np.float32(black)) * np.float32(255 / (white - black)), 0, 255).astype(np.uint8)
     if jpeg is not None:
         _, code = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, jpeg])
-        grey = np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), np.uint8)
-    return grey
+        return np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), np.uint8)
+    return np.asarray(grey)

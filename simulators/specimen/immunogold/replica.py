@@ -43,7 +43,7 @@ def density(rng: np.random.Generator, shape: tuple[int, int], pixel_nm: float, h
 
 def _step(rng: np.random.Generator, out: Field, pixel_nm: float, light: float) -> None:
     """Edge of a fracture face: a shadow on one side, a bright rim on the other."""
-    shape: tuple[int, int] = out.shape[:2]  # type: ignore[assignment]
+    shape: tuple[int, int] = (out.shape[0], out.shape[1])
     line = random_line(rng, shape, rng.uniform(350, 1100) / pixel_nm, light)
     d = line.distance * np.float32(pixel_nm)
     tall = np.clip(smooth_field(rng, shape, rng.uniform(150, 500) / pixel_nm) + 0.5, 0, 2)
@@ -57,7 +57,7 @@ def _step(rng: np.random.Generator, out: Field, pixel_nm: float, light: float) -
 
 def _fold(rng: np.random.Generator, out: Field, pixel_nm: float, light: float) -> None:
     """A fold: a thick dark ridge, often with a sheet lying double along it."""
-    shape: tuple[int, int] = out.shape[:2]  # type: ignore[assignment]
+    shape: tuple[int, int] = (out.shape[0], out.shape[1])
     line = random_line(rng, shape, rng.uniform(400, 1200) / pixel_nm, light)
     d = line.distance * np.float32(pixel_nm)
     tall = np.clip(smooth_field(rng, shape, rng.uniform(120, 400) / pixel_nm) + 0.4, 0, 1.8)
@@ -73,7 +73,7 @@ def _fold(rng: np.random.Generator, out: Field, pixel_nm: float, light: float) -
 
 def _tear(rng: np.random.Generator, out: Field, pixel_nm: float) -> None:
     """Bare film where the replica is torn away: bright, with a dark edge on one side."""
-    shape: tuple[int, int] = out.shape[:2]  # type: ignore[assignment]
+    shape: tuple[int, int] = (out.shape[0], out.shape[1])
     field = clouds(rng, shape, rng.uniform(250, 700) / pixel_nm)
     level = float(np.quantile(field[::8, ::8], rng.uniform(0.95, 0.995)))
     inside = 1 / (1 + np.exp(-np.clip((field - np.float32(level)) * np.float32(40), -30, 30)))
@@ -84,7 +84,7 @@ def _tear(rng: np.random.Generator, out: Field, pixel_nm: float) -> None:
 
 def _relief(rng: np.random.Generator, out: Field, pixel_nm: float, light: float, hardness: float) -> None:
     """Fine waves of the faces, seen by their slope, in patches smooth and rough."""
-    shape: tuple[int, int] = out.shape[:2]  # type: ignore[assignment]
+    shape: tuple[int, int] = (out.shape[0], out.shape[1])
     rough = np.clip(smooth_field(rng, shape, rng.uniform(200, 600) / pixel_nm) * np.float32(0.6) + 0.7, 0.2, 2)
     for period_nm, strength in ((rng.uniform(6, 10), 0.035), (rng.uniform(12, 24), 0.05)):
         waves = smooth_field(rng, shape, period_nm / pixel_nm)

@@ -152,7 +152,8 @@ def render(look: Look, seed: int, shape: tuple[int, int] = (2048, 2048), pixel_n
     white = float(np.quantile(picture[::7, ::7], 0.995)) * float(rng.uniform(1.0, 1.15))
     grey = camera.to_grey(picture, min(look.black, white - 0.1), white, look.jpeg)
     table = zip(lain.x, lain.y, lain.diameter_nm, lain.nominal_nm, visible, strict=True)
-    return GoldImage(grey, pixel_nm, tuple(Bead(*map(float, row[:4]), bool(row[4])) for row in table))
+    known = tuple(Bead(float(x), float(y), float(d), float(size), bool(clear)) for x, y, d, size, clear in table)
+    return GoldImage(grey, pixel_nm, known)
 
 
 def _ground(rng: np.random.Generator, look: Look, shape: tuple[int, int], pixel_nm: float) -> Field:
@@ -168,9 +169,7 @@ def _ground(rng: np.random.Generator, look: Look, shape: tuple[int, int], pixel_
     return out
 
 
-def _visible(
-    lain: beads.Beads, signal: Field, seen: Field, look: Look, pixel_nm: float
-) -> NDArray[np.bool_]:
+def _visible(lain: beads.Beads, signal: Field, seen: Field, look: Look, pixel_nm: float) -> NDArray[np.bool_]:
     """Whether a matched filter on each particle would stand out from the noise."""
     out = np.zeros(len(lain), bool)
     for k, (x, y, d) in enumerate(zip(lain.x, lain.y, lain.diameter_nm, strict=True)):

@@ -19,7 +19,9 @@ def density(rng: np.random.Generator, shape: tuple[int, int], pixel_nm: float, h
         out += stain * (np.exp(-(((d - gap) / wide) ** 2)) + np.exp(-(((d + gap) / wide) ** 2)))
         if rng.uniform() < 0.6:  # a postsynaptic density lies along a stretch of the membrane
             stretch = np.clip(smooth_field(rng, shape, 350 / pixel_nm) - 0.4, 0, 1)
-            out += np.float32(1.6) * stain * stretch * np.exp(-np.abs(d - 12) / np.float32(rng.uniform(8, 18))) * (d > 0)
+            out += (
+                np.float32(1.6) * stain * stretch * np.exp(-np.abs(d - 12) / np.float32(rng.uniform(8, 18))) * (d > 0)
+            )
     _vesicles(rng, out, pixel_nm, float(stain))
     if rng.uniform() < 0.6:
         _mitochondrion(rng, out, pixel_nm, float(stain))

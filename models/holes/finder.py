@@ -1,25 +1,20 @@
 """The classical hole finder: template matching on every scale, a lattice, and its extension, in one call."""
 
-from dataclasses import dataclass, replace
-
 import numpy as np
-from numpy.typing import NDArray
 
 from models.base import Image, as_plain, source_fingerprint
 from models.detections import HoleDetection, HoleFinding, Lattice
-from models.holes.lattice import LatticeFit, fit_lattice
+from models.holes.choice import Choice, best_of, significance
+from models.holes.extension import Answers, all_sites
+from models.holes.lattice import LatticeFit
 from models.holes.prepare import Working, prepare
-from models.holes.rim import settled_rim
+from models.holes.rim import settled_rims
 from models.holes.scale import Hypothesis, hypotheses, noise_level, rim_hypotheses
 from models.holes.scoring import judge
-from models.holes.sites import Site, best_radius, centred, lattice_sites, refined_radius, response_at
+from models.holes.sites import Site, best_radius, centred, refined_radius, response_at
+from models.holes.template import peaks
 
-_LATTICE_POINTS = 500
-_CHANCE_RESIDUAL = 0.1  # of the pitch: what points thrown at random come to
-_SURE = 24.0  # nats: a lattice that no chance makes
 _LOOSE = 0.045  # of the pitch: residual from which discs are doubted and rims are tried as well
-_WEAK_HALF = 0.8  # of the others' correlation: below it, every other member is a gap between holes
-_FEW_HEIGHT = 0.75  # mean correlation that a lattice of few holes must reach
 _LEAST_EXPLAINED = 0.004
 _LEAST_RIM = 0.15  # correlation from which a rim counts as seen, once there is a lattice
 _LEAST_STEP, _LEAST_SHADOW, _LEAST_SEEN = (
@@ -31,14 +26,6 @@ _LONE = 0.75  # correlation that one of the holes without a lattice must reach
 _LONE_CUT = 0.7  # and the others, which the frame may cut
 _WHOLE = 0.8  # share of a rim from which a hole counts as whole
 _LONE_AREA = 0.004  # and the share of the frame that each must cover
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    hypothesis: Hypothesis
-    fit: LatticeFit | None
-    evidence: float
-    sure: bool
 
 
 class TemplateHoleFinder:
@@ -75,23 +62,23 @@ class TemplateHoleFinder:
         work = prepare(as_plain(image))
         if work is None:
             return HoleFinding(holes=(), note="image is constant: no holes")
-        choice = _choose(work)
+        choice = choose(work)
         if choice is None:
             return HoleFinding(holes=(), note="nothing round stands out from noise: no holes")
         if choice.fit is None:
-            return _plain(work, choice.hypothesis)
-        return _on_lattice(work, choice.hypothesis, choice.fit)
+            return plain(work, choice.hypothesis)
+        return on_lattice(work, choice.hypothesis, choice.fit)
 
 
-def _choose(work: Working) -> _Choice | None:
+def choose(work: Working) -> Choice | None:
     """Hypothesis and lattice that explain most of the frame.
 
     A lattice of many holes does not come about by chance, however little of the frame they cover, so any that
     is sure beats every hypothesis without one.
     """
-    best = _best(work, hypotheses(work))
+    best = best_of(work, hypotheses(work))
     if best is None or best.fit is None or not best.sure or best.fit.residual > _LOOSE * best.fit.pitch:
-        by_rim = _best(work, rim_hypotheses(work))
+        by_rim = best_of(work, rim_hypotheses(work))
         if by_rim is not None and by_rim.fit is not None and by_rim.sure:
             disc = significance(best.fit) if best is not None and best.fit is not None else 0.0
             if significance(by_rim.fit) > disc:
@@ -101,80 +88,7 @@ def _choose(work: Working) -> _Choice | None:
     return best
 
 
-def _best(work: Working, candidates: list[Hypothesis]) -> _Choice | None:
-    """The candidate with a sure lattice that explains most; where none is sure, the one that explains most."""
-    area = float(work.seen.sum())
-    best: _Choice | None = None
-    for hypothesis in sorted(candidates, key=lambda h: -h.explained(area)):
-        if best is not None and best.sure and hypothesis.explained(area) <= best.evidence:
-            break  # sorted: no later one can explain more
-        fit = _lattice_of(hypothesis)
-        sure = fit is not None and significance(fit) > _SURE
-        member = None
-        if fit is not None and sure:
-            member = np.zeros(len(hypothesis.points), bool)
-            member[: len(fit.member)] = fit.member
-        choice = _Choice(hypothesis, fit, hypothesis.explained(area, member), sure)
-        if best is None or (choice.sure, choice.evidence) > (best.sure, best.evidence):
-            best = choice
-    return best
-
-
-def significance(fit: LatticeFit) -> float:
-    """How much better than points thrown at random the members keep to their lattice, in nats."""
-    loose = _CHANCE_RESIDUAL * fit.pitch / max(fit.residual, 0.01 * fit.pitch)
-    return float(2.0 * (fit.member.sum() - 3) * np.log(max(loose, 1e-3)))
-
-
-def _lattice_of(hypothesis: Hypothesis) -> LatticeFit | None:
-    points, heights = hypothesis.points[:_LATTICE_POINTS], hypothesis.heights[:_LATTICE_POINTS]
-    fit = fit_lattice(points)
-    if fit is None:
-        return None
-    strong = strong_sublattice(fit, heights)
-    if strong is not None:
-        again = fit_lattice(points[strong])
-        if again is not None:
-            member = np.zeros(len(points), bool)
-            member[np.flatnonzero(strong)] = again.member
-            indices = np.zeros((len(points), 2), np.int64)
-            indices[strong] = again.indices
-            fit = replace(again, member=member, indices=indices)
-    return fit if _plausible(fit, hypothesis) else None
-
-
-def strong_sublattice(fit: LatticeFit, heights: NDArray[np.float64]) -> NDArray[np.bool_] | None:
-    """Members that alone are holes, where every other member of a too fine lattice is but a gap between holes.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        Which points are strong, shape (n,); None when the members are all of one kind.
-    """
-    i, j = fit.indices.T
-    for parity in ((i + j) % 2, i % 2, j % 2):
-        even, odd = fit.member & (parity == 0), fit.member & (parity == 1)
-        if min(even.sum(), odd.sum()) < 4:
-            continue
-        high, low = float(np.median(heights[even])), float(np.median(heights[odd]))
-        if min(high, low) < _WEAK_HALF * max(high, low):
-            return np.asarray(even if high > low else odd)
-    return None
-
-
-def _plausible(fit: LatticeFit, hypothesis: Hypothesis) -> bool:
-    """Whether the lattice could be one of holes: not overlapping, not too far apart, and mostly full."""
-    members = int(fit.member.sum())
-    if not 2.1 * hypothesis.radius < fit.pitch < 9.0 * hypothesis.radius or fit.occupancy <= 0.5:
-        return False
-    if significance(fit) > _SURE:
-        return members >= 0.25 * len(fit.member)
-    heights = hypothesis.heights[: len(fit.member)][fit.member]
-    regular = fit.symmetry() != "oblique" and fit.residual < 0.03 * fit.pitch
-    return regular and float(heights.mean()) > _FEW_HEIGHT and members >= 0.5 * len(fit.member)
-
-
-def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
+def plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
     """Holes without a lattice: bright, large, with a sharp rim, at least one of them whole."""
     none = "round spots on no lattice, too weak, too soft or too small for holes: no holes"
     share = np.pi * hypothesis.radius**2 / float(work.seen.sum())
@@ -182,7 +96,7 @@ def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
         return HoleFinding(holes=(), note=none)
     rows, columns = work.values.shape
     limit = np.array([columns - 1.0, rows - 1.0])
-    rims = [settled_rim(work, point, hypothesis.radius, hypothesis.sign) for point in hypothesis.points]
+    rims = settled_rims(work, hypothesis.points, hypothesis.radius, hypothesis.sign)
     clear = [
         (rim, float(height))
         for rim, height in zip(rims, hypothesis.heights, strict=True)
@@ -205,22 +119,37 @@ def _plain(work: Working, hypothesis: Hypothesis) -> HoleFinding:
         whole |= rim.seen > _WHOLE and height >= _LONE
     if not whole:
         return HoleFinding(holes=(), note=none)
-    return _finding(work, sites, radius, hypothesis.sign, None, "no lattice: holes as they were seen")
+    return finding(work, sites, radius, hypothesis.sign, None, "no lattice: holes as they were seen")
 
 
-def _on_lattice(work: Working, hypothesis: Hypothesis, fit: LatticeFit) -> HoleFinding:
+def on_lattice(work: Working, hypothesis: Hypothesis, fit: LatticeFit) -> HoleFinding:
+    """Holes on the lattice of a hypothesis, measured by template."""
     points = hypothesis.points[: len(fit.member)]
     if hypothesis.sign == 0:
         radius, least = best_radius(work, points[fit.member], hypothesis.radius), _LEAST_RIM
     else:
         radius = refined_radius(work, points[fit.member], hypothesis.radius, hypothesis.sign)
         least = 0.6 * noise_level(min(radius, 6.0))
-    sites = lattice_sites(work, fit, points, radius, hypothesis.sign, least)
+    sites = all_sites(work, fit, points, _answers(work, radius, hypothesis.sign, least), radius)
     sites, radius = centred(work, sites, radius, hypothesis.sign)
-    return _finding(work, sites, radius, hypothesis.sign, _record(work, fit), "")
+    return finding(work, sites, radius, hypothesis.sign, record(work, fit), "")
 
 
-def _record(work: Working, fit: LatticeFit) -> Lattice:
+def _answers(work: Working, radius: float, sign: int, least: float) -> Answers:
+    """Where the template of a radius and sign answers with at least ``least``."""
+    response, k = response_at(work, radius, sign)
+    points, heights = peaks(response, least, max(1.0, 0.5 * radius * k))
+
+    def at(x: float, y: float) -> float:
+        row = int(np.clip(round((y + 0.5) * k - 0.5), 0, response.shape[0] - 1))
+        column = int(np.clip(round((x + 0.5) * k - 0.5), 0, response.shape[1] - 1))
+        return float(response[row, column])
+
+    return Answers((points + 0.5) / k - 0.5, heights, 1.0 / k, at)
+
+
+def record(work: Working, fit: LatticeFit) -> Lattice:
+    """Lattice in image pixels."""
     record = fit.record()
     x, y = work.to_image(fit.origin[None, :])[0]
     s = work.scale
@@ -233,9 +162,10 @@ def _record(work: Working, fit: LatticeFit) -> Lattice:
     )
 
 
-def _finding(
+def finding(
     work: Working, sites: list[Site], radius: float, sign: int, lattice: Lattice | None, note: str
 ) -> HoleFinding:
+    """Sites as judged holes in image pixels."""
     holes = []
     for site, (score, label, features) in zip(sites, judge(work, sites, radius, sign or 1), strict=True):
         least = _LEAST_STEP if lattice is None else _LEAST_SHADOW if site.shadow else _LEAST_SEEN

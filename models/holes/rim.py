@@ -50,27 +50,45 @@ class Rim:
         return self.agreement >= _AGREEMENT and self.sharpness >= _SHARPNESS and self.seen >= _SEEN
 
 
-def settled_rim(work: Working, guess: Points, radius: float, sign: int) -> Rim:
-    """Rim traced again from where the first tracing puts it."""
-    first = trace_rim(work, guess, radius, sign)
-    return trace_rim(work, first.centre, first.radius, sign)
+def settled_rims(work: Working, guesses: Points, radius: float, sign: int) -> list[Rim]:
+    """Rims traced again from where the first tracing puts them."""
+    first = trace_rims(work, guesses, radius, sign)
+    centres = np.array([rim.centre for rim in first]).reshape(-1, 2)
+    return trace_rims(work, centres, np.array([rim.radius for rim in first]), sign)
 
 
-def trace_rim(work: Working, guess: Points, radius: float, sign: int) -> Rim:
-    """Rim of the hole near ``guess`` (x, y) with about ``radius``, both in working pixels."""
-    values, seen, k = work.shrunk(min(1.0, _RADIUS / radius))
-    at, r0 = (guess + 0.5) * k - 0.5, radius * k
+def trace_rims(work: Working, guesses: Points, radius: float | Points, sign: int) -> list[Rim]:
+    """Rims of the holes near ``guesses``, shape (n, 2) as (x, y), with about ``radius`` (one, or n); working pixels."""
+    if not len(guesses):
+        return []
+    radii = np.broadcast_to(np.asarray(radius, np.float64), (len(guesses),))
+    values, seen, k = work.shrunk(min(1.0, _RADIUS / float(np.median(radii))))
+    at, r0 = (guesses + 0.5) * k - 0.5, radii * k
     angle = np.arange(_RAYS) * 2.0 * np.pi / _RAYS
     reach = np.linspace(_INNER, _OUTER, _SAMPLES)
-    x = at[0] + r0 * reach[None, :] * np.cos(angle)[:, None]
-    y = at[1] + r0 * reach[None, :] * np.sin(angle)[:, None]
+    x = at[:, 0, None, None] + r0[:, None, None] * reach * np.cos(angle)[:, None]
+    y = at[:, 1, None, None] + r0[:, None, None] * reach * np.sin(angle)[:, None]
     rays = sign * map_coordinates(values, [y, x], order=1, mode="nearest")
     rows, columns = values.shape
     known = (x >= 0) & (y >= 0) & (x <= columns - 1) & (y <= rows - 1)
     nearest_y, nearest_x = np.rint(y).clip(0, rows - 1).astype(int), np.rint(x).clip(0, columns - 1).astype(int)
     known &= seen[nearest_y, nearest_x] > 0.5
+    rays = uniform_filter1d(rays, 5, axis=1, mode="wrap")
+    return [_traced(rays[i], known[i], guesses[i], at[i], float(r0[i]), k, angle, reach) for i in range(len(guesses))]
+
+
+def _traced(
+    rays: Points,
+    known: NDArray[np.bool_],
+    guess: Points,
+    at: Points,
+    r0: float,
+    k: float,
+    angle: Points,
+    reach: Points,
+) -> Rim:
+    """Rim seen along the rays (rays, samples) about ``at`` with ``r0``, in pixels of the plane reduced by ``k``."""
     # Steps: mean of the samples inside a radius less the mean outside, over a fifth of the radius.
-    rays = uniform_filter1d(rays, 5, axis=0, mode="wrap")
     width = round(0.12 * (_SAMPLES - 1) / (_OUTER - _INNER))
     total = np.concatenate([np.zeros((_RAYS, 1)), np.cumsum(rays, axis=1)], axis=1)
     middle = np.arange(width, _SAMPLES - width)
@@ -81,6 +99,7 @@ def trace_rim(work: Working, guess: Points, radius: float, sign: int) -> Rim:
     at_rim = int(np.argmin(np.abs(reach[middle] - 1.0)))
     on_rim = known[:, middle[at_rim]]
     share = float(on_rim.mean())
+    radius = r0 / k
     if share < 0.1 or has.sum() < 8:
         return Rim(guess, radius, share, 0.0, 0.0)
     near = step[:, max(0, at_rim - 4) : at_rim + 5].max(axis=1)

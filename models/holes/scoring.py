@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detections import HoleLabel
+from models.holes.discs import measure
 from models.holes.prepare import Working
 from models.holes.sites import Site
 
@@ -29,10 +30,8 @@ def judge(
     sign
         1 when the holes are brighter than the foil.
     """
-    raw = [_measure(work, s, radius) for s in sites]
-    level = np.array([m["mean"] for m in raw])
-    ring = np.array([m["ring"] for m in raw])
-    spread = np.array([m["spread"] for m in raw])
+    discs = measure(work, np.array([[s.x, s.y] for s in sites], np.float64).reshape(-1, 2), radius)
+    level, ring, spread = discs.mean, discs.ring, discs.spread
     sure = np.array([not s.inferred for s in sites])
     if not sure.any():
         sure[:] = True
@@ -40,55 +39,21 @@ def judge(
     usual_step = max(float(np.median(step[sure])), 1e-3)
     usual_level, usual_spread = float(np.median(level[sure])), max(float(np.median(spread[sure])), 1e-3)
     usual_match = max(float(np.median([s.correlation for s in sites if not s.inferred] or [1.0])), 1e-3)
-    clean = sure & np.array([m["dark_share"] < _DIRTY and m["seen"] > 0.5 for m in raw])
+    clean = sure & (discs.dark_share < _DIRTY) & (discs.seen > 0.5)
     empty_above = _gap(step[clean], usual_step) if sign > 0 else None
     answers: list[tuple[float, HoleLabel, dict[str, float]]] = []
-    for k, (site, m) in enumerate(zip(sites, raw, strict=True)):
+    for k, site in enumerate(sites):
         features = {
             "mean": float((level[k] - usual_level) / max(usual_step, 1e-3)),
             "step": float(step[k] / usual_step),
             "spread": float(spread[k] / usual_spread),
-            "dark_share": m["dark_share"],
+            "dark_share": float(discs.dark_share[k]),
             "correlation": site.correlation,
-            "seen": m["seen"],
+            "seen": float(discs.seen[k]),
         }
         label = _label(site, features, usual_match, empty_above is not None and step[k] > empty_above)
         answers.append((_score(site, features, label), label, features))
     return answers
-
-
-def _measure(work: Working, site: Site, radius: float) -> dict[str, float]:
-    """Mean, spread and dark share in the hole, mean of its ring, and the share of the hole that is seen."""
-    reach = int(np.ceil(1.5 * radius)) + 1
-    shrink = max(1, reach // 16)
-    rows, columns = work.values.shape
-    left, right = max(0, int(site.x) - reach), min(columns, int(site.x) + reach + 2)
-    top, bottom = max(0, int(site.y) - reach), min(rows, int(site.y) + reach + 2)
-    values = work.values[top:bottom:shrink, left:right:shrink]
-    seen = work.seen[top:bottom:shrink, left:right:shrink] > 0
-    y, x = np.mgrid[top:bottom:shrink, left:right:shrink]
-    r = np.hypot(x - site.x, y - site.y)
-    in_hole, in_ring = (r <= 0.8 * radius) & seen, (r > 1.15 * radius) & (r <= 1.45 * radius) & seen
-    outside_y, outside_x = np.mgrid[
-        int(site.y) - reach : int(site.y) + reach + 2 : shrink,
-        int(site.x) - reach : int(site.x) + reach + 2 : shrink,
-    ]
-    whole = max(1, int((np.hypot(outside_x - site.x, outside_y - site.y) <= 0.98 * radius).sum()))
-    shown = int(((r <= 0.98 * radius) & seen).sum())
-    if in_hole.sum() < 3:
-        return {"mean": 0.0, "ring": 0.0, "spread": 0.0, "dark_share": 0.0, "seen": 0.0}
-    inner = values[in_hole]
-    mean = float(np.median(inner))
-    ring = float(np.median(values[in_ring])) if in_ring.any() else mean
-    noise = 1.4826 * float(np.median(np.abs(inner - mean))) + 1e-6
-    dark = float((inner < mean - max(4.0 * noise, 0.3)).mean())
-    return {
-        "mean": mean,
-        "ring": ring,
-        "spread": float(inner.std()),
-        "dark_share": dark,
-        "seen": float(min(1.0, shown / whole)),
-    }
 
 
 def _gap(level: NDArray[np.float64], usual_step: float) -> float | None:

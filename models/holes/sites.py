@@ -5,23 +5,18 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from models.holes.anchors import Anchors
-from models.holes.lattice import LatticeFit
 from models.holes.prepare import Working
-from models.holes.rim import trace_rim
-from models.holes.template import match, match_rim, peaks
+from models.holes.rim import trace_rims
+from models.holes.template import match, match_rim
 
 Points = NDArray[np.float64]
 
 _SHARP_RADIUS = 9.0  # the frame is reduced until holes have this radius
 _TRACED = 10.0  # working pixels: smallest radius of which the rim is traced
-_REACH = 0.25  # of the pitch: how far from its site a hole is looked for
-_BEYOND = 0.75  # of the usual correlation: what a hole in the shadow of a bar must reach
+_MOST_TRACED = 150
 _BAR_SHARE = 0.02  # of the frame: smallest dark part that is a grid bar
 _BAR_HOLES = 0.3  # how frequent holes in it may be, relative to the rest
-_AROUND = 0.35  # share of the 24 sites around an inferred hole at which one must be seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +35,8 @@ class Site:
         On the lattice, or None.
     shadow
         True where a grid bar darkens the foil.
+    quality
+        Chance of a good micrograph, where a network says it.
     """
 
     x: float
@@ -48,6 +45,7 @@ class Site:
     inferred: bool
     index: tuple[int, int] | None
     shadow: bool = False
+    quality: float | None = None
 
 
 def refined_radius(work: Working, points: Points, radius: float, sign: int) -> float:
@@ -96,15 +94,16 @@ def centred(work: Working, sites: list[Site], radius: float, sign: int) -> tuple
     """
     if radius < _TRACED or sign == 0:
         return sites, radius
-    moved: list[Site] = []
+    traced = [k for k, site in enumerate(sites) if not site.inferred]
+    if len(traced) > _MOST_TRACED:  # many holes are small ones, which the template places as well
+        return sites, radius
+    rims = trace_rims(work, np.array([[sites[k].x, sites[k].y] for k in traced]).reshape(-1, 2), radius, sign)
+    moved = list(sites)
     radii: list[float] = []
-    for site in sites:
-        rim = None if site.inferred else trace_rim(work, np.array([site.x, site.y]), radius, sign)
-        if rim is not None and rim.clear:
+    for k, rim in zip(traced, rims, strict=True):
+        if rim.clear:
             radii.append(rim.radius)
-            moved.append(replace(site, x=float(rim.centre[0]), y=float(rim.centre[1])))
-        else:
-            moved.append(site)
+            moved[k] = replace(sites[k], x=float(rim.centre[0]), y=float(rim.centre[1]))
     return moved, float(np.median(radii)) if len(radii) > 0.3 * len(sites) else radius
 
 
@@ -164,101 +163,3 @@ def foil(work: Working, pitch: float, holes: Points) -> NDArray[np.bool_]:
     rows, columns = work.values.shape
     full = cv2.resize(open_.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
     return np.asarray(full > 0)
-
-
-def lattice_sites(work: Working, fit: LatticeFit, points: Points, radius: float, sign: int, least: float) -> list[Site]:
-    """Hole at each lattice site in the frame: measured where the template answers, else inferred on foil.
-
-    Parameters
-    ----------
-    work
-        Frame.
-    fit, points
-        Lattice and the points that it was fitted to, shape (n, 2), working pixels.
-    radius, sign
-        Of the holes.
-    least
-        Correlation from which a hole counts as seen.
-    """
-    response, k = response_at(work, radius, sign)
-    rows, columns = work.values.shape
-    on_foil = foil(work, fit.pitch, points[fit.member])
-    reach = max(1.0 / k, _REACH * fit.pitch)
-    seen_at, heights = peaks(response, least, max(1.0, 0.5 * radius * k))
-    seen_at = (seen_at + 0.5) / k - 0.5
-    usual = float(np.median(heights[_nearest_gap(seen_at, points[fit.member]) < reach] if len(heights) else 0.0))
-    index, place = _sites_in_frame(fit, Anchors.of(fit, points), rows, columns, 0.5)
-    tree = cKDTree(seen_at) if len(seen_at) else None
-    sites: list[Site] = []
-    beyond: list[Site] = []
-    for (i, j), at in zip(index, place, strict=True):
-        near = tree.query_ball_point(at, reach) if tree is not None else []
-        x, y = int(np.clip(round(at[0]), 0, columns - 1)), int(np.clip(round(at[1]), 0, rows - 1))
-        where = (int(i), int(j))
-        if near:
-            gap = np.hypot(*(seen_at[near] - at).T)
-            best = near[int(np.argmax(heights[near] - 0.3 * gap / reach))]
-            # Where the frame cuts more than a third of a hole, the lattice knows its place better.
-            cut = min(at[0], at[1], columns - 1 - at[0], rows - 1 - at[1]) < 0.5 * radius
-            (x_seen, y_seen), height = (at if cut else seen_at[best]), float(heights[best])
-            if on_foil[y, x]:
-                sites.append(Site(float(x_seen), float(y_seen), height, False, where))
-            elif height > _BEYOND * usual:
-                beyond.append(Site(float(x_seen), float(y_seen), height, False, where, shadow=True))
-        elif on_foil[y, x] and 0 <= at[0] <= columns - 1 and 0 <= at[1] <= rows - 1:
-            row = int(np.clip(round((at[1] + 0.5) * k - 0.5), 0, response.shape[0] - 1))
-            column = int(np.clip(round((at[0] + 0.5) * k - 0.5), 0, response.shape[1] - 1))
-            sites.append(Site(float(at[0]), float(at[1]), float(response[row, column]), True, where))
-    sites += _next_to(beyond, sites)
-    return _supported(sites, {(int(i), int(j)) for i, j in index})
-
-
-def _supported(sites: list[Site], in_frame: set[tuple[int, int]]) -> list[Site]:
-    """Sites without the inferred ones round which too few holes are seen: there the foil ends."""
-    seen = {s.index for s in sites if not s.inferred}
-    around = [(di, dj) for di in range(-2, 3) for dj in range(-2, 3) if (di, dj) != (0, 0)]
-    kept = []
-    for site in sites:
-        if site.inferred and site.index is not None:
-            near = [(site.index[0] + di, site.index[1] + dj) for di, dj in around]
-            possible = [n for n in near if n in in_frame]
-            if sum(n in seen for n in possible) < _AROUND * len(possible):
-                continue
-        kept.append(site)
-    return kept
-
-
-def _next_to(beyond: list[Site], sites: list[Site]) -> list[Site]:
-    """Those in shadow that hang together with holes on the foil, step by step."""
-    taken = {s.index for s in sites if s.index is not None}
-    around = [(di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
-    left = beyond
-    kept: list[Site] = []
-    while True:
-        near = [s for s in left if s.index and any((s.index[0] + di, s.index[1] + dj) in taken for di, dj in around)]
-        if not near:
-            return kept
-        kept += near
-        taken |= {s.index for s in near if s.index is not None}
-        left = [s for s in left if s.index not in taken]
-
-
-def _nearest_gap(points: Points, others: Points) -> NDArray[np.float64]:
-    """Distance from each of ``points`` to the nearest of ``others``."""
-    return np.asarray(cKDTree(others).query(points)[0], np.float64)
-
-
-def _sites_in_frame(
-    fit: LatticeFit, anchors: Anchors, rows: int, columns: int, margin: float
-) -> tuple[NDArray[np.int64], Points]:
-    """Index and place, shapes (n, 2), of each lattice site that lies at most ``margin`` outside the frame."""
-    corners = np.array([[0, 0], [columns, 0], [0, rows], [columns, rows]], float)
-    units = np.linalg.solve(fit.basis, (corners - fit.origin).T).T
-    low = np.floor(units.min(axis=0)).astype(int) - 1
-    high = np.ceil(units.max(axis=0)).astype(int) + 1
-    i, j = np.meshgrid(np.arange(low[0], high[0] + 1), np.arange(low[1], high[1] + 1), indexing="ij")
-    index = np.stack([i.ravel(), j.ravel()], axis=1).astype(np.int64)
-    place = anchors.place(index)
-    limit = np.array([columns - 1.0, rows - 1.0]) + margin
-    inside = ((place > -margin) & (place < limit)).all(axis=1)
-    return index[inside], place[inside]

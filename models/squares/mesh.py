@@ -64,13 +64,10 @@ def build_mesh(blobs: list[Blob], inside: NDArray[np.bool_]) -> Mesh:
     for k in range(len(blobs)):
         if off[k] <= reach or blobs[k].area >= _WHOLE * nominal:
             cells.setdefault((int(index[k, 0]), int(index[k, 1])), []).append(k)
-    squares: list[Blob] = []
-    for members in cells.values():
-        blob = merged([blobs[k] for k in members])
-        if blob.area < _LEAST * nominal:
-            continue
-        _, off_place = seeds.locate(blob.box_centre(angle)[None, :])
-        if float(off_place[0]) > _OFF * fit.pitch:
-            continue
-        squares.append(blob)
-    return Mesh(squares, angle, nominal, fit)
+    whole = [merged([blobs[k] for k in members]) for members in cells.values()]
+    whole = [blob for blob in whole if blob.area >= _LEAST * nominal]
+    if not whole:
+        return Mesh([], angle, nominal, fit)
+    _, off_place = seeds.locate(np.array([blob.box_centre(angle) for blob in whole]))
+    kept = [blob for blob, away in zip(whole, off_place, strict=True) if away <= _OFF * fit.pitch]
+    return Mesh(kept, angle, nominal, fit)

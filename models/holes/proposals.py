@@ -1,0 +1,119 @@
+"""What the hole network says of a frame: where holes may be, how large, and what each is worth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from models.holes.levels import Level, levels_of
+from models.holes.prepare import Working
+from models.holes.template import peaks
+from models.runtime import OnnxModel
+
+Floats = NDArray[np.float64]
+
+LEAST = 0.12  # chance below which a peak is nothing
+_MOST = 4000  # peaks of one level
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """Answers of the network to one level, at half its scale."""
+
+    level: Level
+    centre: NDArray[np.float32]  # (rows, columns): chance that a centre is in the cell
+    about: NDArray[np.float32]  # (7, rows, columns): see models/training/networks.py
+
+    def cell(self, x: float, y: float) -> tuple[int, int]:
+        """Row and column of the cell at a working point (x, y)."""
+        column, row = ((np.array([x, y]) + 0.5) * self.level.scale - 1.0) / 2.0
+        rows, columns = self.centre.shape
+        return int(np.clip(round(row), 0, rows - 1)), int(np.clip(round(column), 0, columns - 1))
+
+    def chance_at(self, x: float, y: float) -> float:
+        """Chance of a hole near a working point, the best of its cell and the eight round it."""
+        row, column = self.cell(x, y)
+        return float(self.centre[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].max())
+
+    def quality_at(self, x: float, y: float) -> float:
+        """Chance of a good micrograph at a working point."""
+        row, column = self.cell(x, y)
+        return float(1.0 / (1.0 + np.exp(-self.about[1, row, column])))
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """Possible holes of one frame, in working pixels, best first; arrays of shape (n,), ``points`` (n, 2)."""
+
+    points: Floats
+    radius: Floats
+    chance: Floats
+    quality: Floats
+    level: NDArray[np.int64]
+
+    def chosen(self, those: NDArray[np.integer] | NDArray[np.bool_]) -> "Proposals":
+        """Some of them."""
+        return Proposals(
+            self.points[those], self.radius[those], self.chance[those], self.quality[those], self.level[those]
+        )
+
+
+def maps_of(network: OnnxModel, work: Working) -> list[Maps]:
+    """Answers of the network on every scale, the coarsest first."""
+    found = []
+    for level in levels_of(work):
+        answer = network.run(level.planes[None])
+        rows, columns = (level.rows + 1) // 2, (level.columns + 1) // 2
+        found.append(Maps(level, answer["centre"][0, 0, :rows, :columns], answer["about"][0, :, :rows, :columns]))
+    return found
+
+
+def proposals_of(maps: list[Maps]) -> Proposals:
+    """Peaks of all levels together."""
+    parts = [_peaks(m, k) for k, m in enumerate(maps)]
+    joined = Proposals(
+        np.concatenate([p.points for p in parts]),
+        np.concatenate([p.radius for p in parts]),
+        np.concatenate([p.chance for p in parts]),
+        np.concatenate([p.quality for p in parts]),
+        np.concatenate([p.level for p in parts]),
+    )
+    return joined.chosen(np.argsort(-joined.chance, kind="stable"))
+
+
+def _peaks(maps: Maps, number: int) -> Proposals:
+    cells, chance = peaks(maps.centre, LEAST, 1.0)
+    cells, chance = cells[:_MOST], chance[:_MOST]
+    column, row = np.rint(cells).astype(int).T.reshape(2, -1)
+    column, row = column.clip(0, maps.centre.shape[1] - 1), row.clip(0, maps.centre.shape[0] - 1)
+    radius = np.exp(maps.about[0, row, column].astype(np.float64)) / maps.level.scale
+    quality = 1.0 / (1.0 + np.exp(-maps.about[1, row, column].astype(np.float64)))
+    points = maps.level.to_working(2.0 * cells + 0.5)
+    return Proposals(points, radius, chance, quality, np.full(len(cells), number))
+
+
+def sizes(found: Proposals, *, width: float = 0.12, most: int = 3) -> list[float]:
+    """Radii on which proposals agree, those first that explain most of the frame."""
+    if not len(found.chance):
+        return []
+    at = np.arange(np.log(found.radius.min()) - 0.3, np.log(found.radius.max()) + 0.3, 0.03)
+    weight = found.chance**4 * found.radius**2
+    shape = np.exp(-0.5 * ((at[:, None] - np.log(found.radius)[None, :]) / width) ** 2) @ weight
+    top = (
+        np.flatnonzero((shape[1:-1] >= shape[:-2]) & (shape[1:-1] > shape[2:]) & (shape[1:-1] > 0.1 * shape.max())) + 1
+    )
+    return [float(np.exp(at[k])) for k in top[np.argsort(-shape[top], kind="stable")][:most]]
+
+
+def of_size(found: Proposals, radius: float, *, within: float = 0.3) -> Proposals:
+    """Proposals whose radius is near ``radius`` (natural logarithm ``within``), one for each place."""
+    near = found.chosen(np.abs(np.log(found.radius / radius)) < within)
+    if len(near.chance) < 2:
+        return near
+    keep = np.ones(len(near.chance), bool)
+    pairs = cKDTree(near.points).query_pairs(1.1 * radius, output_type="ndarray")
+    for a, b in pairs[np.argsort(pairs.min(axis=1), kind="stable")]:  # best first
+        if keep[min(a, b)]:
+            keep[max(a, b)] = False
+    return near.chosen(keep)

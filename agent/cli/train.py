@@ -86,6 +86,7 @@ def holes(
 def gold(
     *,
     out: Path = Path("trained"),
+    arch: Literal["fast", "gan"] = "fast",
     config: Path | None = None,
     seed: int | None = None,
     steps: int | None = None,
@@ -95,11 +96,14 @@ def gold(
     Such as:
 
     - `cryonaut train gold --out trained --seed 7`
+    - `cryonaut train gold --arch gan --steps 20000 --out trained`
 
     Parameters
     ----------
     out
-        Folder for weights, manifest and card; an interrupted run goes on from its checkpoint there.
+        Folder for weights, manifest and card; an interrupted run goes on from its checkpoint there (fast only).
+    arch
+        `fast`: the network in use. `gan`: pix2pix as published, to compare.
     config
         YAML file with the recipe; its keys are those in the model card.
     seed
@@ -111,9 +115,17 @@ def gold(
         import msgspec
 
         from models.training import gold as family
+        from models.training import gold_gan
         from models.training.loop import load_recipe
 
-        recipe = load_recipe(config, family.GoldRecipe)
-        loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
-        recipe = msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
-        print(f"weights: {family.learn(recipe, out, command=command_line())}")
+        if arch == "gan":
+            painter = load_recipe(config, gold_gan.GanRecipe)
+            changes = {k: v for k, v in (("seed", seed), ("steps", steps)) if v is not None}
+            painter = msgspec.structs.replace(painter, **changes)
+            file = gold_gan.learn(painter, out, command=command_line())
+        else:
+            recipe = load_recipe(config, family.GoldRecipe)
+            loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
+            recipe = msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
+            file = family.learn(recipe, out, command=command_line())
+        print(f"weights: {file}")

@@ -37,6 +37,8 @@ class GoldRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Number of simulated pictures, and their side.
     batch, crop_px
         Crops in a batch, and their side.
+    bfloat16
+        Whether convolutions learn in 16 bits: twice as fast where the processor knows them.
     loop
         How long and how fast.
     """
@@ -45,11 +47,12 @@ class GoldRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     pictures: int = 1600
     picture_px: int = 384
     batch: int = 16
-    crop_px: int = 192
-    loop: LoopSettings = LoopSettings(steps=2200, learning_rate=4e-3, clip=5.0, report_every=50, save_every=200)
+    crop_px: int = 160
+    bfloat16: bool = True
+    loop: LoopSettings = LoopSettings(steps=2000, learning_rate=4e-3, clip=5.0, report_every=50, save_every=200)
 
 
-def pool(recipe: GoldRecipe, say: Say = print) -> list[Sample]:
+def pool(recipe: Any, say: Say = print) -> list[Sample]:
     """The simulated pictures of a recipe."""
     samples = [simulated(recipe.seed * 100_000 + k, recipe.picture_px) for k in range(recipe.pictures)]
     say(f"{len(samples)} pictures with {sum(len(s.marks) for s in samples)} particles")
@@ -61,18 +64,24 @@ def batch_maker(recipe: GoldRecipe, samples: Sequence[Sample]) -> Callable[[int]
     return lambda step: batch(samples, recipe.seed, step, recipe.batch, recipe.crop_px)
 
 
-def loss_of(network: nn.Module, made: Batch) -> Tensor:
-    """Loss on a batch."""
-    heat, shape = network(torch.from_numpy(made.pictures))
-    return loss(heat, shape, torch.from_numpy(made.targets), torch.from_numpy(made.near))
+def loss_of(bfloat16: bool) -> Callable[[nn.Module, Batch], Tensor]:
+    """Loss of a network on a batch."""
+
+    def loss_of_batch(network: nn.Module, made: Batch) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            heat, shape = network(torch.from_numpy(made.pictures))
+        return loss(heat.float(), shape.float(), torch.from_numpy(made.targets), torch.from_numpy(made.near))
+
+    return loss_of_batch
 
 
 def learn(recipe: GoldRecipe, out: Path, *, command: str, say: Say = print) -> Path:
     """Train from nothing and write weights, manifest and card to ``out``; the weights' file."""
     seeded(recipe.seed)
-    network = GoldNetwork()
+    network = GoldNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     maker = batch_maker(recipe, pool(recipe, say))
-    learned, history = train(network, maker, loss_of, recipe.loop, checkpoint=out / f"{NAME}.checkpoint", say=say)
+    checkpoint = out / f"{NAME}.checkpoint"
+    learned, history = train(network, maker, loss_of(recipe.bfloat16), recipe.loop, checkpoint=checkpoint, say=say)
     facts = f"{recipe.pictures} simulated replicas and sections (simulators.specimen.immunogold), seed {recipe.seed}"
     return write(learned, recipe, out, command=command, data=facts, learned=f"{history.losses[-1][1]:.3f}", say=say)
 

@@ -88,5 +88,15 @@ def detections_for(event: ev.AnyEvent) -> Detections | None:
                 label=event.label,
                 note=event.note,
             )
+        case ev.ObjectsDetected():
+            return Detections(
+                frame_id=event.frame_id,
+                area_id=event.area_id,
+                detector=event.detector,
+                objects=event.objects,
+                values={group: float(count) for group, count in event.counts.items()},
+                label="doubtful" if event.doubt else "",
+                note=event.doubt or event.note,
+            )
         case _:
             return None

@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -16,8 +16,8 @@ from agent.messages import ErrorKind, Frame, Level
 from agent.session import inputs as inp
 from agent.settings import InferenceSettings
 from models import runtime
-from models.base import BadImageError
-from models.detections import HoleFinding, QualityFinding, SquareFinding
+from models.base import BadImageError, ObjectDetector
+from models.detections import HoleFinding, ObjectFinding, QualityFinding, SquareFinding
 
 log = structlog.get_logger("inference")
 
@@ -28,6 +28,8 @@ REGISTRY: dict[str, str] = {
     "quality-simple": "models.quality:SimpleQualityScorer",
 }
 FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-template", "high": "quality-simple"}
+# Detectors that a config may ask for beside the quality of each high-mag frame.
+DETECTORS: dict[str, str] = {"gold": "models.gold.live:LiveGold"}
 PROBE_AFTER = 20  # a model that failed is tried again after so many frames
 MOST_DETECTIONS = 20_000
 Finding = SquareFinding | HoleFinding | QualityFinding
@@ -61,6 +63,37 @@ def build(name: str) -> AnyModel:
     module, _, attribute = REGISTRY[name].partition(":")
     model: AnyModel = getattr(importlib.import_module(module), attribute)()
     return model
+
+
+def build_detector(name: str, settings: InferenceSettings) -> ObjectDetector:
+    """The detector of that name, with what the settings say about it.
+
+    Raises
+    ------
+    KeyError
+        If there is no such detector; the text lists those that there are.
+    """
+    if name not in DETECTORS:
+        raise KeyError(f"no detector {name!r}; there are {', '.join(sorted(DETECTORS))}")
+    module, _, attribute = DETECTORS[name].partition(":")
+    options = {"gold": {"sizes_nm": settings.gold_sizes_nm}}.get(name, {})
+    detector: ObjectDetector = getattr(importlib.import_module(module), attribute)(**options)
+    _ = detector.fingerprint  # weights are loaded now, not at the first frame
+    return detector
+
+
+def detect(detector: ObjectDetector, image: NDArray[Any], pixel_size_angstrom: float | None) -> ObjectFinding:
+    """The detector's answer, checked as that of a model is."""
+    finding = detector.detect(image, pixel_size_angstrom)
+    if not isinstance(finding, ObjectFinding):
+        raise TypeError(f"{detector.name} gave a {type(finding).__name__}; an ObjectFinding is expected")
+    if len(finding.objects) > MOST_DETECTIONS:
+        raise ValueError(
+            f"{detector.name} gave {len(finding.objects)} objects; more than {MOST_DETECTIONS} are nonsense"
+        )
+    if not np.isfinite(list(_numbers(msgspec.to_builtins(finding)))).all():
+        raise ValueError(f"{detector.name} gave numbers that are not finite")
+    return finding
 
 
 def ask(model: Any, level: Level, image: NDArray[Any], pixel_size_angstrom: float | None) -> Finding:
@@ -139,6 +172,14 @@ class Analyst:
             level: self.models[level] if self.models[level].name == name else build(name)
             for level, name in FALLBACK.items()
         }
+        self.detectors: dict[str, ObjectDetector] = {}
+        for name in settings.detectors:
+            try:
+                self.detectors[name] = build_detector(name, settings)
+            except KeyError:
+                raise
+            except Exception as error:  # the night goes on without it, and it is said
+                self._trouble(name, error)
         self._threads = self._new_threads()
 
     def _new_threads(self) -> ThreadPoolExecutor:
@@ -146,7 +187,8 @@ class Analyst:
 
     def describe(self) -> dict[str, str]:
         """Model and fingerprint of each level, and what a network runs on, for the record."""
-        return {level: _described(model) for level, model in self.models.items()}
+        detectors = {f"high, {name}": _described(detector) for name, detector in self.detectors.items()}
+        return {**{level: _described(model) for level, model in self.models.items()}, **detectors}
 
     async def analyse(self, frame: Frame, image: NDArray[Any]) -> inp.Analysed | inp.AnalysisFailed:
         """The answer to a frame, or why there is none; never raises but for a cancel."""
@@ -166,21 +208,43 @@ class Analyst:
                 continue
             if model is self.models[frame.level]:
                 self._well(model.name)
+            elapsed_s = round(time.monotonic() - begun, 4)
+            detected = await self._detected(frame, image) if frame.level == "high" else ()
             return inp.Analysed(
                 frame=frame,
                 finding=finding,
+                detected=detected,
                 model=model.name,
                 fingerprint=model.fingerprint,
-                elapsed_s=round(time.monotonic() - begun, 4),
+                elapsed_s=elapsed_s,
                 degraded="; ".join(f"{name}: {why}" for name, why in sorted(self.troubles.items())),
             )
         why = f"frame {frame.frame_id}: no model could work with it, the last said: {_text(last)}"
         return inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why=why)
 
+    async def _detected(self, frame: Frame, image: NDArray[Any]) -> tuple[inp.Detected, ...]:
+        """What each detector says; one that fails is left out, and this is said."""
+        found = []
+        for name, detector in self.detectors.items():
+            begun = time.monotonic()
+            known = frame.pixel_size_angstrom if frame.pixel_size_known else None
+            try:
+                finding: ObjectFinding = await self._run(detect, detector, image, known)
+            except Exception as error:
+                self._trouble(name, error)
+                continue
+            self._well(name)
+            elapsed_s = round(time.monotonic() - begun, 4)
+            found.append(inp.Detected(name, detector.fingerprint, finding, elapsed_s))
+        return tuple(found)
+
     async def _in_thread(self, model: AnyModel, frame: Frame, image: NDArray[Any]) -> Finding:
-        loop = asyncio.get_running_loop()
         known = frame.pixel_size_angstrom if frame.pixel_size_known else None
-        job = loop.run_in_executor(self._threads, ask, model, frame.level, image, known)
+        finding: Finding = await self._run(ask, model, frame.level, image, known)
+        return finding
+
+    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        job = asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 return await job

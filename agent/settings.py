@@ -77,12 +77,22 @@ class AtlasSettings(Section):
     overlap: float = Field(default=0.1, ge=0, le=0.5)
 
 
+class RichRule(Section):
+    """A square is rich when its micrographs together show ``at_least`` objects of ``what``, such as ``gold 12 nm``."""
+
+    what: Annotated[str, Field(pattern=r"^[a-z]+ .+$", max_length=60)]
+    at_least: int = Field(default=10, ge=1, le=1_000_000)
+    more_exposures: int = Field(default=10, ge=0, le=5_000)  # holes that are exposed there beyond holes.per_square
+    priority: int = Field(default=0, ge=-1_000, le=1_000)  # added to the square's
+
+
 class SquareSettings(Section):
     """Which squares are visited."""
 
     min_score: Fraction = 0.35
     per_grid: int = Field(default=12, ge=0, le=2_000)
     find_eucentric: bool = True
+    rich: tuple[RichRule, ...] = Field(default=(), max_length=20)  # needs inference.detectors
 
 
 class HoleSettings(Section):
@@ -209,6 +219,8 @@ class InferenceSettings(Section):
     squares: Name = "squares-mixture"
     holes: Name = "holes-template"
     quality: Name = "quality-simple"
+    detectors: tuple[Literal["gold"], ...] = ()  # run on every high-mag frame beside the quality
+    gold_sizes_nm: tuple[Annotated[float, Field(ge=1, le=200)], ...] = ()  # empty: each frame says which sizes it holds
     threads: int = Field(default=1, ge=1, le=64)
     providers: tuple[Provider, ...] = ()
     model_threads: int = Field(default=0, ge=0, le=64)

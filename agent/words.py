@@ -68,6 +68,11 @@ def text_of(event: ev.AnyEvent) -> str:
             return f"{event.square_id}: {event.decision.why}"
         case ev.MicrographJudged():
             return f"micrograph of {event.area_id}: {event.label}, score {event.score:.2f}{_note(event.note)}"
+        case ev.ObjectsDetected():
+            counts = ", ".join(f"{n} {group}" for group, n in event.counts.items()) or "none"
+            return f"{event.detector} in {event.area_id or event.frame_id}: {counts}{_note(event.doubt or event.note)}"
+        case ev.SquareFavoured():
+            return f"{event.area_id} gets {event.more_exposures} more exposures: {event.decision.why}"
         case ev.AreaMeasured():
             values = ", ".join(f"{name} {value:g}" for name, value in event.values().items())
             return f"{event.area_id} {event.label or 'visited'}: {values or 'nothing measured'}"

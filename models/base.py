@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.detections import HoleFinding, QualityFinding, SquareFinding
+from models.detections import HoleFinding, ObjectFinding, QualityFinding, SquareFinding
 
 Image = NDArray[Any]  # shape (rows, columns); any real dtype
 
@@ -47,6 +47,14 @@ class QualityScorer(Model, Protocol):
 
     def judge(self, image: Image, pixel_size_angstrom: float | None = None) -> QualityFinding:
         """Quality of ``image`` (rows, columns)."""
+        ...
+
+
+class ObjectDetector(Model, Protocol):
+    """Finds objects of one family, such as gold particles, in a high-mag frame."""
+
+    def detect(self, image: Image, pixel_size_angstrom: float | None = None) -> ObjectFinding:
+        """Objects of ``image`` (rows, columns)."""
         ...
 
 

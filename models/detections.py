@@ -78,3 +78,26 @@ class QualityFinding(msgspec.Struct, frozen=True, kw_only=True):
     label: MicrographLabel
     features: dict[str, float] = {}
     note: str = ""
+
+
+class MarkedObject(msgspec.Struct, frozen=True, kw_only=True):
+    """One object of a high-mag frame, such as a gold particle; ``group`` names its kind, such as ``12 nm``."""
+
+    x: float
+    y: float
+    diameter_nm: float | None = None
+    group: str = ""
+    score: float = 1.0
+
+
+class ObjectFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a detector found in one high-mag frame.
+
+    ``counts`` has all objects by group, also where ``objects`` was cut short; ``doubt`` says why the frame may be none
+    that the detector knows, ``note`` what is odd else.
+    """
+
+    objects: tuple[MarkedObject, ...] = ()
+    counts: dict[str, int] = {}
+    doubt: str = ""
+    note: str = ""

@@ -59,6 +59,15 @@ def apply(state: State, event: ev.AnyEvent) -> State:
             return _with_area(state, area_id, state_=new, why=why.why, by=by)
         case ev.MicrographJudged():
             return _judged(_analysed(state, event.frame_id), event)
+        case ev.ObjectsDetected():
+            return _detected(state, event)
+        case ev.SquareFavoured(area_id=area_id):
+            square = state.square(area_id)
+            if square is None:
+                return state
+            more, rules = square.more_exposures + event.more_exposures, (*square.favoured, event.rule)
+            priority = square.priority + event.priority
+            return _with_area(state, area_id, more_exposures=more, favoured=rules, priority=priority)
         case ev.AreaMeasured():
             return _measured(state, event)
         case ev.HolesFound():
@@ -200,6 +209,15 @@ def _judged(state: State, event: ev.MicrographJudged) -> State:
         features=event.features,
         looks=hole.seen_before,
     )
+
+
+def _detected(state: State, event: ev.ObjectsDetected) -> State:
+    hole = state.hole(event.area_id)
+    if hole is None:
+        return state
+    others = {k: n for k, n in hole.detected.items() if not k.startswith(f"{event.detector} ")}
+    mine = {f"{event.detector} {group}": n for group, n in event.counts.items()}
+    return _with_area(state, event.area_id, detected={**others, **mine})
 
 
 def _ended(state: State, event: ev.CommandEnded) -> State:

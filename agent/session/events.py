@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from agent.control_messages import AnyVerb, Autonomy, Mode
-from agent.messages import Command, CommandResult, ErrorKind, Frame, ScopeState
+from agent.messages import Command, CommandResult, DetectedObject, ErrorKind, Frame, ScopeState
 from agent.session.state import (
     AreaState,
     Decision,
@@ -161,6 +161,30 @@ class MicrographJudged(Event, frozen=True, kw_only=True, tag="micrograph_judged"
     elapsed_s: float = 0.0
 
 
+class ObjectsDetected(Event, frozen=True, kw_only=True, tag="objects_detected"):
+    """What a detector found in a high-mag frame: places in its pixels, and numbers by group."""
+
+    area_id: str
+    frame_id: str
+    detector: str
+    fingerprint: str
+    objects: tuple[DetectedObject, ...] = ()
+    counts: dict[str, int] = {}
+    doubt: str = ""
+    note: str = ""
+    elapsed_s: float = 0.0
+
+
+class SquareFavoured(Event, frozen=True, kw_only=True, tag="square_favoured"):
+    """A square is rich in what a detector looks for: it gets more exposures and a higher priority."""
+
+    area_id: str
+    rule: str
+    priority: int
+    more_exposures: int
+    decision: Decision
+
+
 class AreaMeasured(Event, frozen=True, kw_only=True, tag="area_measured"):
     """The microscope software's own pipeline measured an exposure of a hole, or said that an area was visited."""
 
@@ -303,6 +327,7 @@ class Noticed(Event, frozen=True, kw_only=True, tag="noticed"):
 AnyEvent = (
     SessionOpened | EpochBegan | DriverJoined | DriverLeft | Suspended | Unsuspended | PhaseChanged | FrameReceived
     | FrameSetAside | GridAdded | GridChanged | SquaresFound | HolesFound | GroupsPlanned | MicrographJudged
+    | ObjectsDetected | SquareFavoured
     | AreaMeasured | OrderGiven | AreaChanged | AreaPlaced | Remembered | UndoneOnce | Requested | SettingChanged
     | CommandIssued | CommandCancelled | CommandEnded | ErrorCounted | ErrorsForgiven | SafeOrdered | Released
     | DegradedChanged | IdleTold | Noticed

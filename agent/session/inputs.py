@@ -46,6 +46,15 @@ class FrameCame(Input, frozen=True, kw_only=True):
     file: str
 
 
+class Detected(msgspec.Struct, frozen=True):
+    """What a detector said of a high-mag frame: its name and fingerprint, an `ObjectFinding`, and how long it took."""
+
+    detector: str
+    fingerprint: str
+    finding: Any
+    elapsed_s: float
+
+
 class Analysed(Input, frozen=True, kw_only=True):
     """A model's answer to a pending frame: a finding of `models.detections`."""
 
@@ -55,6 +64,7 @@ class Analysed(Input, frozen=True, kw_only=True):
     fingerprint: str
     elapsed_s: float
     degraded: str = ""
+    detected: tuple[Detected, ...] = ()
 
 
 class AnalysisFailed(Input, frozen=True, kw_only=True):

@@ -213,7 +213,9 @@ def _groups(turn: Turn, square: Square) -> tuple[Group, ...] | None:
     wanted = {h.area_id: h for h in selection.candidates(square, min_score=hole_score, envelope=envelope)}
     free = [hole_id for hole_id, hole in wanted.items() if hole.word != "accepted"]
     shot = [h for h in holes.values() if h.word != "accepted" and (h.dose_e_per_a2 > 0 or h.frame_id)]
-    quota = min(len(free), max(0, int(turn.state.thresholds["exposures_per_square"]) - len(shot)))
+    quota = min(
+        len(free), max(0, int(turn.state.thresholds["exposures_per_square"]) + square.more_exposures - len(shot))
+    )
     grouped = {i for group in square.groups.values() for i in group.hole_ids if holes[i].state in OPEN_STATES}
     accepted = wanted.keys() - set(free)
     if grouped <= wanted.keys() and accepted <= grouped and len(grouped - accepted) == quota:

@@ -6,6 +6,7 @@ from agent.messages import (
     AcquireAtlas,
     AnyWork,
     CommandResult,
+    DetectedObject,
     ErrorKind,
     Expose,
     Goto,
@@ -131,6 +132,7 @@ def analysed(turn: Turn, what: inp.Analysed) -> None:
         case HoleFinding() as finding:
             _holes(turn, what, pending.area_id, finding)
         case QualityFinding() as finding:
+            _objects(turn, what, pending.area_id)
             _quality(turn, what, pending.area_id, finding)
 
 
@@ -170,6 +172,46 @@ def _holes(turn: Turn, what: inp.Analysed, area_id: str, finding: HoleFinding) -
             frame_id=what.frame.frame_id,
         )
         turn.area(area_id, "mapped", why)
+
+
+def _objects(turn: Turn, what: inp.Analysed, area_id: str) -> None:
+    """Note what the detectors found, and give more exposures to a square that is rich in it (``squares.rich``)."""
+    for told in what.detected:
+        finding = told.finding
+        turn.emit(
+            ev.ObjectsDetected(
+                area_id=area_id,
+                frame_id=what.frame.frame_id,
+                detector=told.detector,
+                fingerprint=told.fingerprint,
+                objects=tuple(
+                    DetectedObject(x=o.x, y=o.y, diameter_nm=o.diameter_nm, group=o.group, score=o.score)
+                    for o in finding.objects
+                ),
+                counts=dict(finding.counts),
+                doubt=finding.doubt,
+                note=finding.note,
+                elapsed_s=told.elapsed_s,
+            )
+        )
+    square = turn.state.square(area_id) if what.detected else None
+    for rule in turn.settings.squares.rich if square is not None else ():
+        found = square.all_detected.get(rule.what, 0) if square is not None else 0
+        if square is None or rule.what in square.favoured or found < rule.at_least:
+            continue
+        why = Decision(
+            why=f"{found} {rule.what} on its micrographs, {rule.at_least} make a square rich (squares.rich)",
+            frame_id=what.frame.frame_id,
+        )
+        turn.emit(
+            ev.SquareFavoured(
+                area_id=square.area_id,
+                rule=rule.what,
+                priority=rule.priority,
+                more_exposures=rule.more_exposures,
+                decision=why,
+            )
+        )
 
 
 def _quality(turn: Turn, what: inp.Analysed, area_id: str, finding: QualityFinding) -> None:

@@ -67,6 +67,7 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     looks: dict[str, float] = {}  # what the medium-mag frame had shown, kept when ``features`` was measured anew
     map_frame_id: str = ""  # the medium-mag frame it was found on
     measurements: int = 0  # how often the microscope software told what it measured there
+    detected: dict[str, int] = {}  # "<detector> <group>": objects on its micrograph
     shots: dict[str, int] = {}  # of how many shots a measured feature is the mean
 
     @property
@@ -124,10 +125,21 @@ class Square(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     visited: bool = False  # one of its holes was exposed or measured, or the microscope software says so
     features: dict[str, float] = {}
     holes: dict[str, Hole] = {}
+    more_exposures: int = 0  # beyond the usual number: it is rich in what a detector looks for
+    favoured: tuple[str, ...] = ()  # the rules that said so
     holes_ever: int = 0  # the highest hole number that was ever given: ids are not used again
     groups: dict[int, Group] = {}
     lattice: str = ""
     pitch_um: float | None = None
+
+    @property
+    def all_detected(self) -> dict[str, int]:
+        """Objects such as ``gold 12 nm`` on all of its micrographs together."""
+        found: dict[str, int] = {}
+        for hole in self.holes.values():
+            for what, number in hole.detected.items():
+                found[what] = found.get(what, 0) + number
+        return found
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -78,7 +78,7 @@ def loss_of(bfloat16: bool) -> Callable[[nn.Module, Batch], Tensor]:
 def learn(recipe: GoldRecipe, out: Path, *, command: str, say: Say = print) -> Path:
     """Train from nothing and write weights, manifest and card to ``out``; the weights' file."""
     seeded(recipe.seed)
-    network = GoldNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = GoldNetwork().to(memory_format=torch.channels_last)
     maker = batch_maker(recipe, pool(recipe, say))
     checkpoint = out / f"{NAME}.checkpoint"
     learned, history = train(network, maker, loss_of(recipe.bfloat16), recipe.loop, checkpoint=checkpoint, say=say)

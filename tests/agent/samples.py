@@ -212,6 +212,17 @@ EVENTS: tuple[ev.AnyEvent, ...] = (
     ev.AreaMeasured(
         measured_id="visit-1", area_id="G1-S001-H001", ctf_resolution_angstrom=4.5, quality=0.6, label="good"
     ),
+    ev.ObjectsDetected(
+        area_id="G1-S001-H001",
+        frame_id="frame-1",
+        detector="gold",
+        fingerprint="f",
+        objects=(m.DetectedObject(x=1.0, y=2.0, diameter_nm=6.1, group="6 nm", score=0.9),),
+        counts={"6 nm": 1},
+        doubt="few",
+        elapsed_s=0.1,
+    ),
+    ev.SquareFavoured(area_id="G1-S001", rule="gold 6 nm", priority=2, more_exposures=3, decision=DECISION),
     ev.OrderGiven(driver="leginon", order=("G1-S001", "G1-S002"), decision=DECISION),
     ev.SquaresFound(grid_id="G1", frame_id="frame-1", model="m", fingerprint="f", squares=(SQUARE,), note="few"),
     ev.HolesFound(square_id="G1-S001", frame_id="frame-1", model="m", fingerprint="f", holes=(HOLE,), lattice="square"),

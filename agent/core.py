@@ -9,7 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from agent.errors import CryonautError, JournalError
-from agent.journal import Draft, Journal
+from agent.journal import Draft, Entry, Journal
 from agent.session import NotPossibleError, State, advance, step
 from agent.session import events as ev
 from agent.session import inputs as inp
@@ -90,6 +90,11 @@ class Core:
         loop = asyncio.get_running_loop()
         rows = await loop.run_in_executor(self._disk, lambda: list(self.journal.replay(after=seq - 1, most=1)))
         return ev.decode_event(rows[0].body) if rows else None
+
+    async def rows(self, after: int, most: int = 1000) -> list[Entry]:
+        """Journalled rows after number ``after``."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._disk, lambda: list(self.journal.replay(after=after, most=most)))
 
     async def run(self) -> None:
         """Take inputs until cancelled."""

@@ -27,6 +27,7 @@ from agent import __version__, health
 from agent.advice import Adviser
 from agent.control import ControlServer
 from agent.core import Core
+from agent.desk import Desk
 from agent.door import Door
 from agent.errors import ConfigError, CryonautError, JournalError
 from agent.frames import FrameStore
@@ -40,6 +41,8 @@ from agent.recording.keeper import Keeper
 from agent.session import inputs as inp
 from agent.settings import Settings
 from agent.watch import Publisher
+from agent.web.daemon_page import WebPage
+from agent.web.live.lamps import Lamps
 from agent.wire import MAX_HEADER_BYTES
 
 log = structlog.get_logger("daemon")
@@ -78,6 +81,7 @@ class Daemon:
         self.core: Core
         self.door: Door
         self.intake: Intake
+        self.web: WebPage
         self.endpoints: dict[str, str] = {}
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -147,7 +151,8 @@ class Daemon:
             self.intake = Intake(links, self.core, store, analyst, settings)
             adviser = Adviser(links, self.core, settings)
             self.door = Door(drivers, links, self.intake, adviser, self.core, settings, keyring)
-            server = ControlServer(control, self.core, keyring, self.folder)
+            desk = Desk(self.core, self.folder)
+            server = ControlServer(control, desk, keyring)
             jobs: dict[str, Job] = {
                 "core": self.core.run,
                 "drivers": self.door.run,
@@ -168,12 +173,21 @@ class Daemon:
                     )
                 jobs["health"] = partial(self._serve_health, settings.endpoints.health)
                 self.endpoints["health"] = settings.endpoints.health
+            if settings.web.address:
+                self.web = self._page(stack, desk)
+                jobs |= {"page": self.web.run, "page.stream": self.web.hub.run}
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 with suppress(NotImplementedError, RuntimeError, ValueError):  # not in a thread: tests, the demo
                     loop.add_signal_handler(number, self.stop)
                     stack.callback(loop.remove_signal_handler, number)
             yield jobs
+
+    def _page(self, stack: AsyncExitStack, desk: Desk) -> WebPage:
+        web = WebPage(self.settings, desk, Lamps(self.core, self.disk_trouble))
+        web.on_listening = lambda address: self.endpoints.update(page=address)
+        stack.callback(web.close)
+        return web
 
     def _listen(
         self, stack: AsyncExitStack, context: "zmq.asyncio.Context", keyring: Keyring, name: str, kind: int

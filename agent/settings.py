@@ -54,6 +54,31 @@ class Endpoints(Section):
     health: str = "127.0.0.1:5873"  # HTTP: /health/live, /health/ready, /metrics; empty: none
 
 
+class OtherDaemon(Section):
+    """Another daemon of the facility, for the overview page."""
+
+    name: Name
+    control: str  # its `endpoints.control`
+    key: Path | None = None  # secret file of an observer key of that daemon
+    page: str = ""  # address of its page, for the link
+
+
+class WebSettings(Section):
+    """The operator's page."""
+
+    address: str = "127.0.0.1:5874"  # empty: no page
+    hosts: tuple[str, ...] = ()  # further names under which browsers reach it, such as a reverse proxy's
+    certificate: Path | None = None  # PEM file: HTTPS without a proxy
+    private_key: Path | None = None
+    others: tuple[OtherDaemon, ...] = ()
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together: give both or none")
+        return self
+
+
 class LinkSettings(Section):
     """Heartbeats and what silence means."""
 
@@ -253,6 +278,7 @@ class Settings(Section):
     session: SessionSettings = SessionSettings()
     endpoints: Endpoints = Endpoints()
     keys: Path | None = None  # folder made by `cryonaut keys new`; needed off loopback
+    web: WebSettings = WebSettings()
     link: LinkSettings = LinkSettings()
     atlas: AtlasSettings = AtlasSettings()
     squares: SquareSettings = SquareSettings()
@@ -296,7 +322,7 @@ class Settings(Section):
 
     def decision_hash(self) -> str:
         """Hash of all settings that can change a decision (not of where files and sockets are)."""
-        values = self.model_dump(mode="json", exclude={"endpoints", "keys", "link", "limits"})
+        values = self.model_dump(mode="json", exclude={"endpoints", "keys", "web", "link", "limits"})
         values["session"].pop("folder")
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,8 +10,8 @@ import zmq.asyncio
 
 from agent import wire
 from agent.answers import detections_for
-from agent.control import as_line
 from agent.core import Core
+from agent.desk import as_line
 from agent.messages import Message
 from agent.metrics import METRICS
 from agent.session import events as ev

@@ -65,7 +65,7 @@ def settings_for(folder: Path, ports: list[int]) -> Settings:
     """An advisor's daemon on these ports."""
     ends = dict(zip(("drivers", "control", "events"), ports, strict=True))
     changes = {f"endpoints.{name}": f"tcp://127.0.0.1:{port}" for name, port in ends.items()}
-    changes |= {"endpoints.health": "", "session.folder": str(folder), "session.name": "bench"}
+    changes |= {"endpoints.health": "", "web.address": "", "session.folder": str(folder), "session.name": "bench"}
     changes |= {"session.mode": "advisor", "session.autonomy": "suggest"}
     return load(None, changes)
 
@@ -260,7 +260,7 @@ def restart(count: int, table: Table) -> None:
     try:
         for _ in range(count):
             ports = free_ports(3)
-            changes = ["endpoints.health=''", f"session.folder={folder}", "session.name=restart"]
+            changes = ["endpoints.health=''", "web.address=''", f"session.folder={folder}", "session.name=restart"]
             names = ("drivers", "control", "events")
             changes += [f"endpoints.{n}=tcp://127.0.0.1:{p}" for n, p in zip(names, ports, strict=True)]
             command = [sys.executable, "-m", "agent.cli", "run", "--log", "json"]

@@ -32,6 +32,7 @@ def settings_in(folder: Path, **changes: Any) -> Settings:
         "endpoints.control": HOST,
         "endpoints.events": HOST,
         "endpoints.health": "",
+        "web.address": "",
         "link.heartbeat_s": 0.1,
         "limits.free_disk_gb": 0.0,
         "atlas.radius_um": 100.0,

@@ -56,7 +56,7 @@ def demo(
     from agent.settings import preset_folder
 
     name = name or datetime.now().strftime("demo-%Y%m%d-%H%M%S")
-    *ports, scope_port = free_ports(4)
+    *ports, page_port, scope_port = free_ports(5)
     changes = [
         f"session.name={name}",
         f"session.folder={folder}",
@@ -65,6 +65,7 @@ def demo(
             for end, port in zip(("drivers", "control", "events"), ports, strict=True)
         ),
         "endpoints.health=''",
+        f"web.address=127.0.0.1:{page_port}",
     ]
     changes += [f"squares.per_grid={squares}"] if squares is not None else []
     changes += [f"holes.per_square={holes}"] if holes is not None else []

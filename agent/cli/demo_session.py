@@ -81,7 +81,7 @@ def watch(console: Console, settings: Settings, programs: "Programs", session: P
     with ControlClient(settings.endpoints.control, timeout_s=2.0) as client:
         _wait_for(client, programs, session)
         console.print(
-            f"Simulated session {settings.session.name}; in another terminal: "
+            f"Simulated session {settings.session.name}; look: http://{settings.web.address}/\nIn another terminal: "
             f"cryonaut control status --endpoint {settings.endpoints.control}",
             soft_wrap=True,
             highlight=False,

@@ -115,13 +115,7 @@ class Record:
         received = self.frames.get(frame_id)
         if received is None:
             raise BadFileError(f"{self.folder}: no frame {frame_id} in this record")
-        frame = received.frame
-        if not (self.folder / received.file).resolve().is_relative_to(self.folder.resolve()):
-            raise BadFileError(f"frame {frame_id}: its file lies outside the session folder and was not opened")
-        image = store.load(self.folder, received.file, frame.digest)
-        if image.shape != frame.shape:
-            raise BadFileError(f"frame {frame_id}: shape {image.shape}, but its header says {frame.shape}")
-        return image
+        return pixels(self.folder, received)
 
     def images(self) -> Iterator[tuple[Shot, NDArray[Any] | BadFileError]]:
         """Each frame with its pixels, or with what is wrong with them; one at a time in memory."""
@@ -140,6 +134,23 @@ class Record:
         known = {item.event.frame.frame_id for item in happened if isinstance(item.event, ev.FrameReceived)}
         frames = {frame_id: received for frame_id, received in self.frames.items() if frame_id in known}
         return Record(self.folder, happened, state, min(self.rows, seq), min(self.whole_up_to, seq), frames=frames)
+
+
+def pixels(folder: Path, received: ev.FrameReceived) -> NDArray[Any]:
+    """Pixels of a frame of the session in ``folder``, shape (rows, columns), checked against what the journal says.
+
+    Raises
+    ------
+    BadFileError
+        If its file is missing, damaged, outside the session folder, or not what the journal says.
+    """
+    frame = received.frame
+    if not (folder / received.file).resolve().is_relative_to(folder.resolve()):
+        raise BadFileError(f"frame {frame.frame_id}: its file lies outside the session folder and was not opened")
+    image = store.load(folder, received.file, frame.digest)
+    if image.shape != frame.shape:
+        raise BadFileError(f"frame {frame.frame_id}: shape {image.shape}, but its header says {frame.shape}")
+    return image
 
 
 def read(folder: Path) -> Record:

@@ -54,7 +54,7 @@ def _card(record: Record, hole: Hole, side_px: int, reasons: dict[str, str], not
         picture = Picture(note=f"frame {hole.frame_id} is not in the journal")
     elif side_px:
         try:
-            image = load(record, received)
+            image = load(record.folder, received)
             picture, spectrum = view(image, side_px, 62), power_spectrum(image, 128 if side_px > 200 else 96)
         except BadFileError as error:
             picture = Picture(note=str(error))

@@ -89,7 +89,7 @@ class SquareView:
 
 def grid_view(record: Record, grid: Grid) -> GridView:
     """The atlas of a grid with its squares."""
-    atlas = mosaic(record, [record.frames[f] for f in grid.atlas_frames if f in record.frames])
+    atlas = mosaic(record.folder, [record.frames[f] for f in grid.atlas_frames if f in record.frames])
     shapes = [_square(square, atlas) for square in grid.squares.values()] if atlas.picture.uri else []
     shapes.sort(key=lambda shape: shape.kind == "visited")  # drawn last, on top
     scale = _scale(atlas.um_per_px, atlas.picture.width) if atlas.picture.uri else None
@@ -119,7 +119,7 @@ def square_view(record: Record, square: Square, side_px: int) -> SquareView:
         picture = Picture(note=f"frame {square.map_frame_id} is not in the journal")
         return _square_view(square, picture, None)
     try:
-        picture = view(load(record, received), side_px)
+        picture = view(load(record.folder, received), side_px)
     except BadFileError as error:
         picture = Picture(note=str(error))
     return _square_view(square, picture, received.frame)

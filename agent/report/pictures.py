@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from agent import geometry
 from agent.drawing import stretch
 from agent.errors import BadFileError
 from agent.messages import Frame
-from agent.recording.record import Record
+from agent.recording.record import pixels
 from agent.session import events as ev
 
 Grey = NDArray[np.uint8]  # (rows, columns)
@@ -46,7 +47,7 @@ class Mosaic:
         return (x_um - self.x_um) / self.um_per_px, (y_um - self.y_um) / self.um_per_px
 
 
-def load(record: Record, received: ev.FrameReceived) -> Plain:
+def load(folder: Path, received: ev.FrameReceived) -> Plain:
     """Pixels of a frame as float32, NaN and infinity replaced by the median.
 
     Raises
@@ -54,7 +55,7 @@ def load(record: Record, received: ev.FrameReceived) -> Plain:
     BadFileError
         If the file is missing, damaged, outside the session folder, or not what the journal says.
     """
-    image = record.pixels(received.frame.frame_id)
+    image = pixels(folder, received)
     plain = np.asarray(image, np.float32)
     finite = np.isfinite(plain)
     return (
@@ -85,10 +86,19 @@ def view(image: Plain, side_px: int, quality: int = 72) -> Picture:
 
 
 def power_spectrum(image: Plain, side_px: int = 112) -> Picture:
-    """Power spectrum out to 60 % of Nyquist, the slow decay divided out so that Thon rings show; zero in the middle."""
+    """`spectrum` as a picture for the page."""
+    grey = spectrum(image, side_px)
+    return Picture(note="too small for a power spectrum") if grey is None else jpeg(grey, 70)
+
+
+def spectrum(image: Plain, side_px: int) -> Grey | None:
+    """Power spectrum out to 60 % of Nyquist, the slow decay divided out so that Thon rings show; zero in the middle.
+
+    None for an image that is too small for one.
+    """
     tile = min(512, *(n - n % 2 for n in image.shape))
     if tile < 32:
-        return Picture(note="too small for a power spectrum")
+        return None
     window = np.outer(np.hanning(tile), np.hanning(tile)).astype(np.float32)
     total = np.zeros((tile, tile), np.float64)
     for top in range(0, image.shape[0] - tile + 1, max(tile // 2, 1))[:6]:
@@ -107,24 +117,44 @@ def power_spectrum(image: Plain, side_px: int = 112) -> Picture:
         flat[tile // 2 - half : tile // 2 + half + 1, tile // 2 - half : tile // 2 + half + 1]
     )
     middle = cv2.GaussianBlur(middle, (0, 0), 0.9)
-    return jpeg(stretch(shrunk(np.asarray(middle, np.float32), side_px), 4, 99.7), 70)
+    return stretch(shrunk(np.asarray(middle, np.float32), side_px), 4, 99.7)
 
 
-def mosaic(record: Record, frames: Sequence[ev.FrameReceived], side_px: int = ATLAS_PX) -> Mosaic:
-    """The low-mag frames of one grid at their stage positions, tiles brought to one brightness where they overlap."""
-    notes = [f"frame {r.frame.frame_id}: its image-to-stage matrix is flat" for r in frames if is_flat(r.frame)]
-    frames = [received for received in frames if not is_flat(received.frame)]
-    corners = np.array([corner for received in frames for corner in _corners(received.frame)]).reshape(-1, 2)
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Where a mosaic lies on the stage: corner of its first pixel, scale, and size in pixels."""
+
+    x_um: float
+    y_um: float
+    um_per_px: float
+    columns: int
+    rows: int
+
+
+def sheet(frames: Sequence[ev.FrameReceived], side_px: int = ATLAS_PX) -> Sheet | None:
+    """The smallest sheet that holds all frames which can be placed; None where there is none."""
+    placed = [received.frame for received in frames if not is_flat(received.frame)]
+    corners = np.array([corner for frame in placed for corner in _corners(frame)]).reshape(-1, 2)
     if corners.size == 0:
-        return Mosaic(Picture(note="no low-mag frame that can be shown was taken"), 0.0, 0.0, 1.0, tuple(notes))
+        return None
     low, high = corners.min(axis=0), corners.max(axis=0)
-    finest = min(geometry.micron_per_pixel(received.frame) for received in frames)
+    finest = min(geometry.micron_per_pixel(frame) for frame in placed)
     um_per_px = max(float((high - low).max()) / side_px, finest, 1e-6)
     columns, rows = (max(1, int(n)) for n in np.ceil((high - low) / um_per_px))
-    total, weight = np.zeros((rows, columns), np.float32), np.zeros((rows, columns), np.float32)
+    return Sheet(float(low[0]), float(low[1]), um_per_px, columns, rows)
+
+
+def assemble(folder: Path, frames: Sequence[ev.FrameReceived], on: Sheet) -> tuple[Grey | None, list[str]]:
+    """The frames on their sheet, brought to one brightness where they overlap, and why some are missing."""
+    notes: list[str] = []
+    low, size = np.array([on.x_um, on.y_um]), (on.columns, on.rows)
+    total, weight = np.zeros((on.rows, on.columns), np.float32), np.zeros((on.rows, on.columns), np.float32)
     for received in frames:
+        if is_flat(received.frame):
+            notes.append(f"frame {received.frame.frame_id}: its image-to-stage matrix is flat")
+            continue
         try:
-            tile, share = _placed(load(record, received), received.frame, low, um_per_px, (columns, rows))
+            tile, share = _placed(load(folder, received), received.frame, low, on.um_per_px, size)
         except BadFileError as error:
             notes.append(str(error))
             continue
@@ -135,13 +165,22 @@ def mosaic(record: Record, frames: Sequence[ev.FrameReceived], side_px: int = AT
         total += tile * share
         weight += share
     if not weight.any():
-        return Mosaic(
-            Picture(note="no low-mag frame can be read"), float(low[0]), float(low[1]), um_per_px, tuple(notes)
-        )
+        return None, notes
     seen = weight > 0
     image = np.full(total.shape, np.float32("nan"))
     image[seen] = total[seen] / weight[seen]
-    return Mosaic(jpeg(stretch(image), 74), float(low[0]), float(low[1]), um_per_px, tuple(notes))
+    return stretch(image), notes
+
+
+def mosaic(folder: Path, frames: Sequence[ev.FrameReceived], side_px: int = ATLAS_PX) -> Mosaic:
+    """The low-mag frames of one grid at their stage positions, as one picture for the report."""
+    on = sheet(frames, side_px)
+    if on is None:
+        notes = tuple(f"frame {r.frame.frame_id}: its image-to-stage matrix is flat" for r in frames)
+        return Mosaic(Picture(note="no low-mag frame that can be shown was taken"), 0.0, 0.0, 1.0, notes)
+    grey, wrong = assemble(folder, frames, on)
+    picture = Picture(note="no low-mag frame can be read") if grey is None else jpeg(grey, 74)
+    return Mosaic(picture, on.x_um, on.y_um, on.um_per_px, tuple(wrong))
 
 
 def is_flat(frame: Frame) -> bool:

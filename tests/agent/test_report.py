@@ -380,7 +380,7 @@ def test_what_went_wrong_stands_with_what_the_policy_did(tmp_path: Path) -> None
 def test_the_atlas_is_stage_x_right_y_down_and_tiles_fit(tmp_path: Path) -> None:
     a_session(tmp_path).journal.close()
     record = read(tmp_path)
-    atlas = mosaic(record, [record.frames["low0m"], record.frames["low1m"]])
+    atlas = mosaic(record.folder, [record.frames["low0m"], record.frames["low1m"]])
     raw = base64.b64decode(atlas.picture.uri.partition(",")[2])
     image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert image.shape == (atlas.picture.height, atlas.picture.width)

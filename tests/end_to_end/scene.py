@@ -30,6 +30,7 @@ def quick_settings(folder: Path, ports: dict[str, str], **changes: Any) -> Setti
         "session.folder": str(folder),
         "session.name": "short",
         "endpoints.health": "",
+        "web.address": "",
         "link.heartbeat_s": 0.1,
         "link.lost_after_s": 30.0,
         "atlas.radius_um": 320,

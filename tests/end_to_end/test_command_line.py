@@ -93,7 +93,7 @@ def test_a_second_daemon_on_a_session_is_refused(tmp_path: Path) -> None:
     settings = quick_settings(tmp_path, free_endpoints("drivers", "control", "events"))
     with daemon(settings):
         ends = [f"endpoints.{name}={end}" for name, end in free_endpoints("drivers", "control", "events").items()]
-        changes = [*ends, "endpoints.health=''", f"session.folder={tmp_path}", "session.name=short"]
+        changes = [*ends, "endpoints.health=''", "web.address=''", f"session.folder={tmp_path}", "session.name=short"]
         done = cryonaut("run", *(part for change in changes for part in ("--set", change)), status=1)
     assert "another cryonaut daemon writes to this session" in done.stderr
 

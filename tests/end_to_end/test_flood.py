@@ -29,7 +29,13 @@ def resident_mb(pid: int) -> float:
 def test_a_flood_of_frames_and_nonsense_leaves_memory_bounded_and_the_next_frame_served(tmp_path: Path) -> None:
     ends = free_endpoints("drivers", "control", "events")
     changes = [f"endpoints.{name}={end}" for name, end in ends.items()]
-    changes += ["endpoints.health=''", f"session.folder={tmp_path}", "session.mode=advisor", "session.autonomy=suggest"]
+    changes += [
+        "endpoints.health=''",
+        "web.address=''",
+        f"session.folder={tmp_path}",
+        "session.mode=advisor",
+        "session.autonomy=suggest",
+    ]
     changes += ["limits.free_disk_gb=0", "limits.frames_waiting=4"]
     command = [sys.executable, "-m", "agent.cli", "run", *(part for change in changes for part in ("--set", change))]
     log = tmp_path / "daemon.log"

@@ -53,6 +53,7 @@ class ErrorKind(StrEnum):
     STAGE_TIMEOUT = "stage_timeout"
     EUCENTRIC_FAILED = "eucentric_failed"
     AUTOFOCUS_FAILED = "autofocus_failed"
+    REALIGN_FAILED = "realign_failed"  # the image could not be brought back onto the holes
     DRIFT = "drift"
     CAMERA = "camera"
     COMMAND_TIMEOUT = "command_timeout"

@@ -203,6 +203,7 @@ DEFAULT_ON_ERROR: dict[ErrorKind, ErrorRow] = {
     ErrorKind.STAGE_TIMEOUT: ErrorRow(retries=1, then="fault"),
     ErrorKind.EUCENTRIC_FAILED: ErrorRow(retries=1, then="skip", suspend_after=5),
     ErrorKind.AUTOFOCUS_FAILED: ErrorRow(retries=1, then="skip", suspend_after=5),
+    ErrorKind.REALIGN_FAILED: ErrorRow(retries=1, then="skip", suspend_after=5),
     ErrorKind.DRIFT: ErrorRow(retries=1, then="skip"),
     ErrorKind.CAMERA: ErrorRow(retries=1, then="suspend"),
     ErrorKind.COMMAND_TIMEOUT: ErrorRow(retries=0, then="suspend"),

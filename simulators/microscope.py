@@ -143,6 +143,11 @@ class VirtualMicroscope:
         """High voltage."""
         return self.specimen.settings.voltage_kv
 
+    @property
+    def misplaced_um(self) -> tuple[float, float]:
+        """How far the camera looks from where the stage says it does: what only an alignment can find out."""
+        return self._error_um
+
     # ------------------------------------------------------------------------------------------ stage
 
     def load_grid(self, grid_id: str) -> None:

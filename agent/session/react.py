@@ -362,7 +362,7 @@ def _done(turn: Turn, area_id: str, result: CommandResult, work: object, frames:
         case MapSquare() if not frames:
             turn.error(ErrorKind.CAMERA, area_id, f"{result.command_id} ended without a frame")
         case Expose():
-            forgiven += [ErrorKind.CAMERA, ErrorKind.DRIFT]
+            forgiven += [ErrorKind.CAMERA, ErrorKind.DRIFT, ErrorKind.REALIGN_FAILED]
             if not frames:
                 turn.error(ErrorKind.CAMERA, area_id, f"{result.command_id} ended without a frame")
             else:

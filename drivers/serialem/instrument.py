@@ -22,7 +22,9 @@ from drivers.serialem.errors import BadReplyError, MissingCommandError, NoAnswer
 from drivers.serialem.settings import PresetSettings, SerialEMSettings
 
 log = structlog.get_logger("serialem")
+NO_STATE_DIALOG = -1
 STATE_PROBLEMS = {
+    NO_STATE_DIALOG: "SerialEM's dialog of imaging states is not open",
     1: "no imaging state has that name",
     2: "more than one imaging state has that name",
     3: "its number is out of range",
@@ -176,6 +178,11 @@ class Instrument:
             shift = self.client.report("ReportImageShift", least=6)
         self._shift_um, self._left_um = (0.0, 0.0), (shift[4], shift[5])
 
+    @property
+    def left_um(self) -> tuple[float, float]:
+        """Image shift that the last realignment left, in micrometres along the stage's axes."""
+        return self._left_um
+
     def shift_to(self, x_um: float, y_um: float) -> None:
         """Shift the image by this much, in micrometres along the stage's axes, from where the stage brought it."""
         total = math.hypot(x_um + self._left_um[0], y_um + self._left_um[1])
@@ -221,6 +228,9 @@ class Instrument:
         with failing_as(ErrorKind.SCRIPT):
             if preset.state:
                 code = int(self.client.number("GoToImagingState", preset.state))
+                if code == NO_STATE_DIALOG and self.client.has("OpenImagingStateDialog"):
+                    self.client.call("OpenImagingStateDialog")
+                    code = int(self.client.number("GoToImagingState", preset.state))
                 if code:
                     why = STATE_PROBLEMS.get(code, f"code {code}")
                     text = f"imaging state {preset.state} of level {level}: {why} (presets.{level}.state)"
@@ -320,12 +330,35 @@ class Instrument:
         self._defocus_um = defocus_um
 
     def wait_for_drift(self) -> None:
-        """Let SerialEM wait until the specimen is still, where the site wants that."""
-        rate, wait_s = self.settings.focus.drift_angstrom_per_s, self.settings.focus.drift_wait_s
-        if rate:
-            self._preset = None
-            with failing_as(ErrorKind.DRIFT):
-                self.client.call("DriftWaitTask", rate, "A", wait_s, None, 1)
+        """Let SerialEM wait until the specimen is still; where it does not offer that, said once, go on without.
+
+        Raises
+        ------
+        WorkError
+            Of kind ``drift``, when the specimen still drifts after the longest wait.
+        """
+        focus = self.settings.focus
+        rate, name = focus.drift_angstrom_per_s, "DriftWaitTask"
+        if not rate or name in self._told:
+            return
+        self._preset = None
+        try:
+            self.client.call(name, rate, "A", focus.drift_wait_s, None, 1)
+        except NoAnswerError as error:
+            raise WorkError(ErrorKind.COMMAND_TIMEOUT, str(error), 0.0) from error
+        except (ScriptError, MissingCommandError) as error:
+            drift = self._last_drift_angstrom_per_s()
+            if drift is not None and drift > rate:
+                text = f"drift of {drift:.1f} Å/s after {focus.drift_wait_s:g} s, above {rate:g}"
+                raise WorkError(ErrorKind.DRIFT, f"{text} (focus.drift_angstrom_per_s)", 0.0) from error
+            log.warning("drift.not_offered", error=str(error), then="exposures do not wait for it")
+            self._told.add(name)
+
+    def _last_drift_angstrom_per_s(self) -> float | None:
+        """The last drift that SerialEM measured while it waited; None where it measured none."""
+        measured = self.perhaps("GetWaitTaskDrift")
+        values = [v for v in (measured if isinstance(measured, tuple) else (measured,)) if isinstance(v, int | float)]
+        return 10.0 * math.hypot(*values[:2]) if values else None
 
     def forget(self) -> None:
         """Somebody else had the microscope: preset and image shift have to be set anew."""

@@ -21,6 +21,7 @@ CLASSES: dict[CommandClass, tuple[str, ...]] = {
         "ImageShiftByMicrons", "ImageShiftByPixels", "ImageShiftByUnits", "ImageShiftByStageDiff", "GoToLowDoseArea",
         "GoToImagingState", "SetLowDoseMode", "SetMag", "SetMagIndex", "SetColumnOrGunValve", "ScreenUp", "ScreenDown",
         "SetBeamBlank", "SetApertureSize", "RemoveAperture", "ReInsertAperture", "NormalizeLenses", "AlignTo",
+        "CropCenterToSize",
         "Save", "OpenNewFile", "CloseFile", "NewMap", "SaveNavigator", "MergeNavFile", "OpenNavigator", "FFT",
     ),
     "camera": ("View", "Search", "Record", "Preview", "Trial", "Focus"),

@@ -88,15 +88,30 @@ class StageSettings(Section):
     tolerance_um: Positive = 2.0  # a move that ends farther away than this has not arrived
     backlash_um: float = Field(default=0.0, ge=0, le=100)  # above 0: every move ends with one of this length to +x, +y
     eucentricity: Literal[-1, 1, 2, 3, 6] = 3  # SerialEM's Eucentricity: 1 rough, 2 fine, 3 both, 6 refine and realign
-    realign: bool = False  # RealignToNavItem on the square's map before the first exposure of a group
-    map_folder: str = ""  # on SerialEM's PC, for the maps that realign needs
+
+
+class RealignSettings(Section):
+    """The image back onto the holes after the stage went to a group of them; SerialEM does the geometry."""
+
+    steps: tuple[Literal["map", "template", "hole"], ...] = ()  # in this order; none: the stage's own accuracy
+    required: bool = True  # a failure goes to the error policy (realign_failed); false: on with the stage's accuracy
+    max_shift_um: Positive = 2.0  # a realignment farther than this has failed
+    map_folder: str = ""  # on SerialEM's PC, for the maps of squares that `map` needs
+    template: Buffer = "P"  # buffer with the site's image of what the middle should look like, for `template`
+    hole_diameter_um: float | None = Field(default=None, gt=0.05, le=100)  # for `hole` (SerialEM 4.2 and later)
+
+    @model_validator(mode="after")
+    def _knows_its_hole(self) -> Self:
+        if "hole" in self.steps and self.hole_diameter_um is None:
+            raise ValueError("steps: hole needs hole_diameter_um, the diameter of the foil's holes in µm")
+        return self
 
 
 class FocusSettings(Section):
     """Autofocus and drift."""
 
     axis_um: float | None = Field(default=None, gt=-19, lt=19)  # SetAxisPosition F; None leaves the site's own
-    drift_angstrom_per_s: float = Field(default=0.0, ge=0, le=1_000)  # 0: no drift wait
+    drift_angstrom_per_s: float = Field(default=2.0, ge=0, le=1_000)  # exposures wait for this rate; 0: no drift wait
     drift_wait_s: Seconds = 60.0
 
 
@@ -166,6 +181,7 @@ class SerialEMSettings(Section):
     presets: PresetsSettings = PresetsSettings()
     atlas: AtlasSettings = AtlasSettings()
     stage: StageSettings = StageSettings()
+    realign: RealignSettings = RealignSettings()
     focus: FocusSettings = FocusSettings()
     exposure: ExposureSettings = ExposureSettings()
     safety: SafetySettings = SafetySettings()

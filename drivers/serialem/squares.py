@@ -1,21 +1,17 @@
-"""Getting to a square and back to it: stage, SerialEM's own map of it, and its realignment before a group of holes."""
+"""Getting to a square, and to each group of its holes."""
 
 import math
-import time
 
-import structlog
+from agent.messages import MapSquare
+from drivers.base import Desk
+from drivers.serialem.instrument import Instrument
+from drivers.serialem.realign import Realigner
 
-from agent.messages import ErrorKind, MapSquare
-from drivers.base import Desk, WorkError
-from drivers.serialem.atlas import on_pc
-from drivers.serialem.instrument import Instrument, failing_as
-
-log = structlog.get_logger("serialem")
 SAME_UM = 0.01
 
 
 class Squares:
-    """Knows where the stage was brought for which group, and which Navigator item is the map of the square.
+    """Knows where the stage was brought for which group.
 
     Parameters
     ----------
@@ -26,7 +22,7 @@ class Squares:
     def __init__(self, instrument: Instrument) -> None:
         self.instrument = instrument
         self._here: tuple[float, float] | None = None  # where the stage was brought for a group of exposures
-        self._map_item = 0
+        self.realigner = Realigner(instrument)
 
     def map(self, work: MapSquare, desk: Desk) -> None:
         """Go to a square, find eucentric height, take its image and hand it in."""
@@ -42,8 +38,7 @@ class Squares:
                 instrument.move(work.x_um, work.y_um)
         desk.check()
         shot = instrument.take("medium")
-        if instrument.settings.stage.realign:
-            self._make_map(work.area_id)
+        self.realigner.keep_map(work.area_id)
         desk.hand_in(shot)
 
     def go_to_spot(self, x_um: float, y_um: float) -> None:
@@ -60,8 +55,7 @@ class Squares:
         instrument.clear_shift()
         instrument.move(x_um, y_um)
         desk.check()
-        if instrument.settings.stage.realign and self._map_item:
-            self._realign(x_um, y_um)
+        self.realigner.bring_back(x_um, y_um)
         instrument.go_to("high")
         instrument.unblank()
         instrument.wait_for_drift()
@@ -73,42 +67,9 @@ class Squares:
 
     def new_grid(self) -> None:
         """Another grid: its maps are not made yet."""
-        self._here, self._map_item = None, 0
+        self._here = None
+        self.realigner.forget_map()
 
     def _strayed(self, x_um: float, y_um: float) -> bool:
         here = self.instrument.stage
         return math.hypot(here.x_um - x_um, here.y_um - y_um) > self.instrument.settings.stage.tolerance_um
-
-    def _make_map(self, area_id: str) -> None:
-        """Save the image in A as a Navigator map; without one there is no realignment, but the night goes on."""
-        instrument, client = self.instrument, self.instrument.client
-        self._map_item = 0
-        if instrument.perhaps("ReportIfNavOpen") == 0:
-            instrument.perhaps("OpenNavigator")
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        try:
-            with failing_as(ErrorKind.SCRIPT), instrument.own_file():
-                client.call("OpenNewFile", on_pc(instrument.settings.stage.map_folder, f"{area_id}_{stamp}.mrc"))
-                client.call("Save", "A")
-                self._map_item = int(client.number("NewMap", 0, area_id))
-        except WorkError as error:
-            log.warning("map.failed", area=area_id, error=str(error), then="no realignment in this square")
-
-    def _realign(self, x_um: float, y_um: float) -> None:
-        """Let SerialEM realign to the point on the square's map; the image shift that it leaves is the new zero."""
-        client = self.instrument.client
-        item = 0
-        try:
-            with failing_as(ErrorKind.SCRIPT):
-                z_um = self.instrument.stage.z_um
-                item = int(client.number("AddStagePosAsNavPoint", x_um, y_um, z_um, 0, 1))
-                client.call("RealignToNavItem", item, 0)
-            self.instrument.realigned()
-        except WorkError as error:
-            log.warning("realign.failed", error=str(error), then="going on with the stage's own accuracy")
-            self.instrument.forget()
-            self.instrument.clear_shift()
-            self.instrument.move(x_um, y_um)
-        finally:
-            if item and client.in_control:
-                self.instrument.perhaps("DeleteNavigatorItem", item)

@@ -54,6 +54,8 @@ class ImageBuffer:
         Image shift in stage axes.
     defocus_um
         As SerialEM has it: negative is underfocus.
+    misplaced_um
+        From what `centre_um` says to where the image really is, which nobody knows.
     true_defocus_um
         What a fit of the image would find, in the same sense; None where no exposure was made.
     """
@@ -73,6 +75,7 @@ class ImageBuffer:
     tilt_deg: float = 0.0
     image_shift_um: Point = (0.0, 0.0)
     defocus_um: float = 0.0
+    misplaced_um: Point = (0.0, 0.0)
     true_defocus_um: float | None = None
     low_dose: bool = False
     taken_s: float = 0.0

@@ -10,7 +10,7 @@ from simulators.serialem.commands import ScriptError
 
 POINT, POLYGON, MAP = 0, 1, 2
 KNOWN = {"Color", "StageXYZ", "NumPts", "Regis", "Type", "PtsX", "PtsY", "Note", "Acquire", "GroupID", "MapFile"}
-KNOWN |= {"MapSection", "MapID"}
+KNOWN |= {"MapSection", "MapID", "HoleArray", "SkipHoles"}
 
 
 @dataclass(slots=True)
@@ -32,6 +32,8 @@ class NavItem:
     map_file: str = ""
     map_section: int = 0
     map_id: int = 0
+    holes: tuple[int, int] | None = None  # columns and rows of the pattern that a combined item stands for
+    skipped: tuple[tuple[int, int], ...] = ()  # (column, row) from 0
     extra: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -49,6 +51,8 @@ class NavItem:
             "MapFile": self.map_file,
             "MapSection": str(self.map_section) if self.kind == MAP else "",
             "MapID": str(self.map_id) if self.map_id else "",
+            "HoleArray": f"{self.holes[0]} {self.holes[1]}" if self.holes else "",
+            "SkipHoles": " ".join(f"{i + 1} {j + 1}" for i, j in self.skipped),
             **self.extra,
             "PtsX": " ".join(f"{x:.4f}" for x in xs),
             "PtsY": " ".join(f"{y:.4f}" for y in ys),
@@ -77,8 +81,19 @@ class NavItem:
             values.get("MapFile", ""),
             int(values.get("MapSection", 0)),
             int(values.get("MapID", 0)),
+            _pair(values.get("HoleArray", "")),
+            tuple((i - 1, j - 1) for i, j in _pairs(values.get("SkipHoles", ""))),
             {key: value for key, value in values.items() if key not in KNOWN},
         )
+
+
+def _pairs(text: str) -> list[tuple[int, int]]:
+    numbers = [int(word) for word in text.split()]
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _pair(text: str) -> tuple[int, int] | None:
+    return next(iter(_pairs(text)), None)
 
 
 def read(path: Path) -> list[NavItem]:
@@ -113,7 +128,9 @@ class Navigator:
         self.selected = 0
         self.acquiring = False
         self.acquire_at_end = False
+        self.primary = 0  # what Acquire at Items does: 4 is multiple Records
         self.map_images: dict[int, ImageBuffer] = {}
+        self.before_combining: list[NavItem] = []
         self._labels = 0
         self._ids = 1000
 

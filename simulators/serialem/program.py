@@ -16,6 +16,7 @@ from simulators.serialem.autoloader import Autoloader
 from simulators.serialem.buffers import Buffers, Matrix, Point, apply, inverse
 from simulators.serialem.commands import ScriptError, UserStop
 from simulators.serialem.control import Control, Script
+from simulators.serialem.holes import HoleFinder
 from simulators.serialem.navigator import Navigator
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ AREAS = "VFTRS"  # low-dose areas 0 to 4
 AREA_OF_SET = {"V": "V", "F": "F", "T": "T", "R": "R", "P": "R", "S": "S", "M": "R"}
 BUILD_DATES = {"4.0": 20220901, "4.1": 20231101, "4.2": 20250301, "4.3": 20260816}
 SLICE_S = 0.02
+DRIFT_NM_PER_S, DRIFT_DECAY_S = 1.0, 6.0  # right after a move of the stage, and how it fades
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,26 @@ class CameraSet:
     frame_s: float = 0.1
     continuous: bool = False
     read_mode: int = 1
+
+
+@dataclass(slots=True)
+class Multishot:
+    """The dialog of multiple Records; shifts are in image shift units."""
+
+    shots: int = 4
+    centre: int = 0  # -1 before, 1 after the shots around it
+    radius_um: float = 0.3
+    save: int = 0
+    where: int = 2  # 1 in the hole, 2 in holes, 3 both
+    holes: tuple[int, int] = (3, 3)
+    vectors: tuple[Point, Point] | None = None
+    custom: list[Point] = field(default_factory=list)
+
+    def need_vectors(self) -> tuple[Point, Point]:
+        """The steps of the lattice; `ScriptError` when nobody set them."""
+        if self.vectors is None:
+            raise ScriptError("Multiple Records: no hole vectors have been set (UseHoleVectorsForMulti)")
+        return self.vectors
 
 
 @dataclass(slots=True)
@@ -184,6 +206,10 @@ class SerialEM:
         self.defocus_um = 0.0
         self.target_defocus_um = -1.0
         self.autofocus = (0.0, 0)
+        self.measured_drift_nm_per_s: float | None = None
+        self.drift_floor_nm_per_s = 0.02  # what is left when the stage has settled; tests raise it
+        self.arrived_s = float("-inf")  # simulated time of the last stage move's end
+        self.auto_align_limit_um = 0.0  # of the next autoalign; 0 is none
         self.optics: dict[str, float] = {"spot": 5.0, "c2": 45.0, "alpha": 3.0, "slit_in": 0.0, "slit_ev": 20.0}
         self.beam_shift = (0.0, 0.0)
         self.beam_tilt = (0.0, 0.0)
@@ -200,7 +226,8 @@ class SerialEM:
         self.frame_number = 0
         self.last_frame_file = ""
         self.frame_mdoc: dict[str, str] = {}
-        self.multishot: dict[str, float] = {}
+        self.hole_finder = HoleFinder()
+        self.multishot = Multishot()
         self.journal: list[str] = []  # SerialEM's log window
         self.clock_zero_s = 0.0
         self._given_folder = folder
@@ -257,6 +284,12 @@ class SerialEM:
         except MicroscopeError as error:
             raise ScriptError(str(error)) from error
 
+    @property
+    def drift_nm_per_s(self) -> float:
+        """How fast the specimen drifts now: less and less after a move of the stage."""
+        since_s = self.scope.clock.elapsed_s - self.arrived_s
+        return self.drift_floor_nm_per_s + DRIFT_NM_PER_S * math.exp(-since_s / DRIFT_DECAY_S)
+
     # ---------------------------------------------------------------------------------------------- optics
 
     @property
@@ -309,8 +342,27 @@ class SerialEM:
     @property
     def image_shift_units(self) -> Point:
         """The image shift in its own units."""
-        specimen = linear(self.calibration.stage_to_specimen, self.scope.image_shift_um)
+        return self.stage_to_shift(self.scope.image_shift_um)
+
+    def stage_to_shift(self, stage_um: Point) -> Point:
+        """Image shift units that move the view by this much on the stage."""
+        specimen = linear(self.calibration.stage_to_specimen, stage_um)
         return linear(inverse(self.calibration.shift_to_specimen), specimen)
+
+    def shift_to_stage(self, units: Point) -> Point:
+        """How far image shift units move the view on the stage."""
+        specimen = linear(self.calibration.shift_to_specimen, units)
+        return linear(inverse(self.calibration.stage_to_specimen), specimen)
+
+    def array_variable(self, name: str) -> list[float]:
+        """The numbers of an array variable; `ScriptError` where it is not defined."""
+        value = self.script.variables.get(name.upper(), self.persistent.get(name.upper()))
+        if value is None:
+            raise ScriptError(f"The variable {name} is not defined")
+        try:
+            return [float(part) for part in str(value).split()]
+        except ValueError as error:
+            raise ScriptError(f"The variable {name} does not hold numbers: {value}") from error
 
     def shift_limit_um(self) -> float:
         """Largest image shift: the property, within what the deflectors can do."""

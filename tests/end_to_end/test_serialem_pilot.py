@@ -79,7 +79,7 @@ def test_the_atlas_can_be_one_montage_of_serialem(tmp_path: Path) -> None:
 
 
 def test_serialem_realigns_to_its_own_map_of_the_square(tmp_path: Path) -> None:
-    rig = play(tmp_path, driver={"stage__realign": True})
+    rig = play(tmp_path, driver={"realign__steps": ["map"]})
     assert rig.log.count("NewMap") == rig.log.count("RealignToNavItem") == 1
     assert max(far_from_holes(rig)) < 0.45
     assert [item.kind for item in rig.server.program.navigator.items] == [2], "the point to realign to was not removed"

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from simulators.serialem.program import SerialEM
 
-NAMES = ("script", "stage", "optics", "camera", "images", "filing", "items", "acquiring", "montages", "status")
+NAMES = (
+    "script", "stage", "optics", "camera", "images", "filing", "items", "holes", "multishot", "acquiring", "montages",
+    "status",
+)  # fmt: skip
 
 
 def load() -> None:

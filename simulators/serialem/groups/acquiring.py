@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from simulators.serialem.commands import Call, ScriptError, UserStop, Values, command
-from simulators.serialem.groups.camera import shoot
-from simulators.serialem.groups.filing import current
+from simulators.serialem.groups.multishot import holes_of, record_at
 from simulators.serialem.groups.stage import move
 from simulators.serialem.program import SerialEM
 
+MULTIPLE_RECORDS = 4
 
-@command("NavAcqAtEndUseParams", "SetNavAcqAtEndParams", "RunScriptAfterNavAcquire")
+
+@command("NavAcqAtEndUseParams", "RunScriptAfterNavAcquire")
 def prepare(sem: SerialEM, call: Call) -> Values:
-    """Choices for the run, which here takes one Record at each item; they are kept in the log only."""
+    """Choices for the run that change nothing here; they are kept in the log only."""
     sem.say(f"{call.info.name} {' '.join(argument.text for argument in call.arguments)}")
     return None
+
+
+@command("SetNavAcqAtEndParams")
+def set_nav_acq_at_end_params(sem: SerialEM, call: Call) -> Values:
+    """Pairs of a name and a number; here "prim" counts: 4 is multiple Records, anything else one Record."""
+    for place in range(1, len(call.arguments), 2):
+        if call.text(place).lower() == "prim":
+            sem.navigator.primary = call.integer(place + 1)
+    return prepare(sem, call)
 
 
 @command("StartNavAcquireAtEnd")
@@ -33,7 +43,7 @@ def end_acquire(sem: SerialEM, call: Call) -> Values:
 
 
 def acquire(sem: SerialEM) -> None:
-    """The run itself: go to each marked item, take a Record, save it where a file is open, clear the mark."""
+    """The run itself: go to each marked item, take its Records, save them where a file is open, clear the mark."""
     nav = sem.navigator
     nav.acquiring = True
     try:
@@ -42,9 +52,8 @@ def acquire(sem: SerialEM) -> None:
                 continue
             sem.check_stop()
             move(sem, item.x_um, item.y_um)
-            shoot(sem, "R")
-            if sem.current_file is not None:
-                current(sem).append(sem.buffers.get("A"))
+            holes = holes_of(sem, item) if nav.primary == MULTIPLE_RECORDS else [(0.0, 0.0)]
+            record_at(sem, holes, [(0.0, 0.0)], save=True)
             item.acquire = False
     except (ScriptError, UserStop) as error:
         sem.say(f"Acquire at Items ended early: {error}")

@@ -53,6 +53,7 @@ def take(sem: SerialEM, letter: str) -> ImageBuffer:
         tilt_deg=scope.tilt_deg,
         image_shift_um=scope.image_shift_um,
         defocus_um=sem.defocus_um,
+        misplaced_um=(taken.true.x_um - view.x_um, taken.true.y_um - view.y_um),
         true_defocus_um=-taken.true.defocus_um if level == "high" and taken.lit else None,
         low_dose=sem.low_dose,
         taken_s=scope.clock.elapsed_s,
@@ -257,14 +258,39 @@ def ctf_find(sem: SerialEM, call: Call) -> Values:
 @command("ReportFocusDrift")
 def report_focus_drift(sem: SerialEM, call: Call) -> Values:
     """Drift x, y in nm/s."""
-    return 0.05, -0.03
+    return 0.6 * sem.drift_nm_per_s, -0.8 * sem.drift_nm_per_s
 
 
 @command("DriftWaitTask")
 def drift_wait_task(sem: SerialEM, call: Call) -> Values:
-    """Wait until the drift is low: a few intervals."""
-    sem.wait(2 * call.number(4, 5.0))
+    """Look every few seconds until the drift is low; too high after the longest wait is an error with a fifth of 1."""
+    unit = call.text(2, "A")[:1].lower()
+    if unit not in ("a", "n"):
+        raise ScriptError(f"DriftWaitTask: the unit {call.text(2)} is neither A nor nm")
+    if not _lit(sem):
+        raise ScriptError("DriftWaitTask: the images are dark")
+    rate = call.number(1, 1.0) * (0.1 if unit == "a" else 1.0)
+    longest, interval = call.number(3, 60.0), call.number(4, 5.0)
+    waited = 0.0
+    while True:
+        sem.wait(interval)
+        waited += interval
+        sem.measured_drift_nm_per_s = sem.drift_nm_per_s
+        if sem.measured_drift_nm_per_s <= rate:
+            return None
+        if waited + interval > longest:
+            break
+    if call.integer(5) > 0:
+        raise ScriptError(f"Drift is still {10 * sem.measured_drift_nm_per_s:.2f} A/s after {waited:.0f} s")
     return None
+
+
+@command("GetWaitTaskDrift")
+def get_wait_task_drift(sem: SerialEM, call: Call) -> Values:
+    """The drift x, y in nm/s that the last DriftWaitTask measured."""
+    if sem.measured_drift_nm_per_s is None:
+        raise ScriptError("There is no drift from a wait for drift")
+    return 0.6 * sem.measured_drift_nm_per_s, -0.8 * sem.measured_drift_nm_per_s
 
 
 @command("Eucentricity")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -202,21 +203,37 @@ def _flat(pixels: NDArray[np.generic]) -> NDArray[np.float32]:
     return flat
 
 
+def _middle(pixels: NDArray[np.generic], rows: int, columns: int) -> NDArray[np.generic]:
+    """The middle of an image: SerialEM trims the larger one of two."""
+    top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
+    return pixels[top : top + rows, left : left + columns]
+
+
 @command("AlignTo")
 def align_to(sem: SerialEM, call: Call) -> Values:
     """Find the shift of A against a buffer; unless 1, move it away by image shift."""
     image, reference = sem.buffers.get("A"), sem.buffers.get(call.text(1))
-    if image.pixels.shape != reference.pixels.shape:
-        raise ScriptError("Autoalign: the two images have different sizes")
-    window = cv2.createHanningWindow(image.pixels.shape[::-1], cv2.CV_32F)
-    (x, y), _ = cv2.phaseCorrelate(_flat(reference.pixels), _flat(image.pixels), window)
+    rows, columns = (min(a, b) for a, b in zip(image.pixels.shape[:2], reference.pixels.shape[:2], strict=True))
+    window = cv2.createHanningWindow((columns, rows), cv2.CV_32F)
+    one, other = (_flat(_middle(each.pixels, rows, columns)) for each in (reference, image))
+    (x, y), _ = cv2.phaseCorrelate(one, other, window)
     shift = linear(image.matrix_or_refuse(), (x, y))
+    limit, sem.auto_align_limit_um = sem.auto_align_limit_um, 0.0
+    if limit and math.hypot(*shift) > limit:
+        raise ScriptError(f"Autoalign: no peak within {limit:g} microns")
     nm = tuple(1000 * value for value in linear(sem.calibration.stage_to_specimen, shift))
     sem.align_shift = (x * image.binning, -y * image.binning, *nm, *nm)
     if not call.integer(2):
         now = sem.scope.image_shift_um
         if sem.shift_to(now[0] + shift[0], now[1] + shift[1]):
             raise ScriptError("Autoalign: the image shift needed is beyond the limit")
+    return None
+
+
+@command("LimitNextAutoAlign")
+def limit_next_auto_align(sem: SerialEM, call: Call) -> Values:
+    """The next autoalign looks no farther than this, in µm."""
+    sem.auto_align_limit_um = call.number(1)
     return None
 
 

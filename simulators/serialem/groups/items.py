@@ -92,7 +92,7 @@ def report_item(sem: SerialEM, call: Call) -> Values:
         "NAVNOTE": item.note,
         "NAVCOLOR": float(item.color),
         "NAVREGIS": float(item.registration),
-        "NAVNUMHOLES": 0.0,
+        "NAVNUMHOLES": float(item.holes[0] * item.holes[1] - len(item.skipped)) if item.holes else 0.0,
         "NAVACQINDEX": float(sum(other.acquire for other in nav.items[:index])) if item.acquire else 0.0,
     }
     return index, item.x_um, item.y_um, item.z_um, item.kind
@@ -133,12 +133,7 @@ def _polygon(sem: SerialEM, corners: list[tuple[float, float]], z_um: float) -> 
 def add_image_points_as_polygon(sem: SerialEM, call: Call) -> Values:
     """A polygon from image points in two array variables; its index."""
     image = sem.buffers.get(call.text(1))
-    arrays = []
-    for place in (2, 3):
-        value = sem.script.variables.get(call.text(place).upper(), sem.persistent.get(call.text(place).upper()))
-        if value is None:
-            raise ScriptError(f"The variable {call.text(place)} is not defined")
-        arrays.append([float(part) for part in str(value).split()])
+    arrays = [sem.array_variable(call.text(place)) for place in (2, 3)]
     if len(arrays[0]) != len(arrays[1]) or len(arrays[0]) < 3:
         raise ScriptError("Two arrays of the same length, 3 or more, are needed for a polygon")
     corners = [image.point(x, y)[0] for x, y in zip(*arrays, strict=True)]
@@ -238,17 +233,47 @@ def nav_index_with(sem: SerialEM, call: Call) -> Values:
     return next((index for index, item in items if str(getattr(item, name)).lower() == wanted), 0)
 
 
-@command("MoveToNavItem", "RealignToNavItem")
+@command("MoveToNavItem")
 def move_to_nav_item(sem: SerialEM, call: Call) -> Values:
-    """Bring an item into the middle at the present image shift; realigning takes longer and drops the image shift."""
-    item = sem.navigator.item(call.integer(1))
-    if call.info.name == "RealignToNavItem":
-        sem.shift_to(0.0, 0.0)
-        sem.wait(20.0)
+    """Bring an item into the middle at the present image shift."""
+    _go(sem, sem.navigator.item(call.integer(1)))
+    return None
+
+
+def _go(sem: SerialEM, item: NavItem) -> None:
     x, y = sem.scope.image_shift_um
     height = item.z_um if abs(item.z_um - sem.scope.z_um) > 1e-3 else None
     move(sem, item.x_um - x, item.y_um - y, height)
+
+
+@command("RealignToNavItem")
+def realign_to_nav_item(sem: SerialEM, call: Call) -> Values:
+    """Go to an item, and by image shift to where it lies on the map that holds it."""
+    item = sem.navigator.item(call.integer(1))
+    found = [
+        image
+        for other in sem.navigator.items
+        if other.kind == MAP and (image := sem.navigator.map_images.get(other.map_id)) and _holds(image, item)
+    ]
+    if not found:
+        raise ScriptError("There is no map image that contains this item well enough to realign to it")
+    if not (sem.scope.valves_open and sem.scope.beam_current > 0):
+        raise ScriptError("Realign to item: the images are dark")
+    best = min(found, key=lambda image: math.dist(image.centre_um, (item.x_um, item.y_um)))
+    sem.shift_to(0.0, 0.0)
+    _go(sem, item)
+    sem.wait(20.0)
+    sem.check_stop()
+    here = sem.scope.misplaced_um
+    if sem.shift_to(best.misplaced_um[0] - here[0], best.misplaced_um[1] - here[1]):
+        raise ScriptError("Realign to item: the image shift needed is beyond the limit")
     return None
+
+
+def _holds(image: ImageBuffer, item: NavItem) -> bool:
+    x, y = image.to_image(item.x_um, item.y_um)
+    rows, columns = image.pixels.shape[:2]
+    return bool(0 <= x <= columns and 0 <= y <= rows)
 
 
 @command("UpdateItemZ")

@@ -37,6 +37,7 @@ def move(sem: SerialEM, x_um: float, y_um: float, z_um: float | None = None) -> 
         raise ScriptError(f"Stage Z {z_um:g} is outside the limits of {HEIGHT_LIMIT_UM:g} microns")
     with sem.scripted():
         sem.scope.move(x_um, y_um, z_um=z_um)
+    sem.arrived_s = sem.scope.clock.elapsed_s
     sem.check_stop()
 
 

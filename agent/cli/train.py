@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from agent.errors import ConfigError, CryonautError
 
@@ -87,15 +87,19 @@ def gold(
     *,
     out: Path = Path("trained"),
     arch: Literal["fast", "gan"] = "fast",
+    from_: Annotated[Path | None, Parameter(name="--from", negative="")] = None,
+    finetune: Annotated[bool, Parameter(negative="")] = False,
+    start: Path | None = None,
     config: Path | None = None,
     seed: int | None = None,
     steps: int | None = None,
 ) -> None:
-    """Learn to find immunogold from simulated replicas and sections.
+    """Learn to find immunogold from simulated replicas and sections, or from a person's corrections.
 
     Such as:
 
     - `cryonaut train gold --out trained --seed 7`
+    - `cryonaut train gold --from proofread --finetune --out trained`
     - `cryonaut train gold --arch gan --steps 20000 --out trained`
 
     Parameters
@@ -104,6 +108,13 @@ def gold(
         Folder for weights, manifest and card; an interrupted run goes on from its checkpoint there (fast only).
     arch
         `fast`: the network in use. `gan`: pix2pix as published, to compare.
+    from_
+        Project folder of `cryonaut proofread`, with --finetune.
+    finetune
+        Go on from the weights in use with the corrections of --from; prints the figures on a held-out part of them
+        before and after. Use the result with `cryonaut find gold --weights trained/gold-fast.yaml`.
+    start
+        Other weights (`.onnx`) to go on from.
     config
         YAML file with the recipe; its keys are those in the model card.
     seed
@@ -111,21 +122,46 @@ def gold(
     steps
         In the place of the recipe's.
     """
+    if finetune != (from_ is not None) or (finetune and arch == "gan"):
+        raise ConfigError("--finetune goes with --from PROJECT (made by `cryonaut proofread`) and --arch fast")
     with training():
         import msgspec
 
         from models.training import gold as family
-        from models.training import gold_gan
+        from models.training import gold_corrections, gold_gan
         from models.training.loop import load_recipe
 
-        if arch == "gan":
+        def mine(recipe: Any) -> Any:
+            loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
+            return msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
+
+        if from_ is not None:
+            recipe = mine(load_recipe(config, gold_corrections.FinetuneRecipe))
+            first: dict[str, Any] = {} if start is None else {"start": start}
+            file, *_ = gold_corrections.learn(recipe, _proofread(from_), out, command=command_line(), **first)
+        elif arch == "gan":
             painter = load_recipe(config, gold_gan.GanRecipe)
             changes = {k: v for k, v in (("seed", seed), ("steps", steps)) if v is not None}
             painter = msgspec.structs.replace(painter, **changes)
             file = gold_gan.learn(painter, out, command=command_line())
         else:
-            recipe = load_recipe(config, family.GoldRecipe)
-            loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
-            recipe = msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
-            file = family.learn(recipe, out, command=command_line())
+            file = family.learn(mine(load_recipe(config, family.GoldRecipe)), out, command=command_line())
         print(f"weights: {file}")
+
+
+def _proofread(folder: Path) -> list[Any]:
+    """The images of a proofreading project with their marks."""
+    import numpy as np
+
+    from agent.web.proofread import read_project
+    from drivers.images import map_image
+    from models.training.gold_corrections import Proofread
+
+    read = []
+    for sheet in read_project(folder):
+        image, _ = map_image(Path(sheet.image))
+        if tuple(image.shape) != tuple(sheet.shape):
+            raise ConfigError(f"{sheet.image}: {image.shape} pixels; it was proofread with {sheet.shape}")
+        marks = np.array([[m.x, m.y, m.diameter_nm / sheet.pixel_nm] for m in sheet.marks]).reshape(-1, 3)
+        read.append(Proofread(Path(sheet.image).name, image, sheet.pixel_nm, marks, sheet.checked))
+    return read

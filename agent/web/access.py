@@ -36,6 +36,8 @@ class Caller(NamedTuple):
 class Access:
     """Tokens of a key folder, read anew when they change; without a folder everybody is local."""
 
+    links = False  # whether a token may stand in a link: only where it dies with the program
+
     def __init__(self, keys: Path | None) -> None:
         self.folder = keys
         self._secret = secrets.token_bytes(32)

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from agent.web.access import COOKIE_DAYS, Access
+from agent.web.access import COOKIE_DAYS, Access, Caller
 from agent.web.guard import Gated, Guard, caller_of, form, get, post, refusal
 from agent.web.page import Page, static_files, static_route
 
@@ -91,6 +91,11 @@ def _own_routes(pages: Sequence[Page]) -> list[Gated]:
     home = next((page.path for page in pages if page.title), "/me")
 
     async def signin(request: Request) -> Response:
+        access: Access = request.app.state.access
+        if access.links and (token := request.query_params.get("token", "")):  # a link with a secret of its own
+            caller = access.by_token(token)
+            if caller is not None:
+                return _signed_in(request, caller, "/")
         return render(request, "signin.html.jinja", next=_inside(request.query_params.get("next", "/")), wrong=False)
 
     async def sign_in(request: Request) -> Response:
@@ -102,16 +107,7 @@ def _own_routes(pages: Sequence[Page]) -> list[Gated]:
             log.warning("signin.refused", client=request.client.host if request.client else "")
             return render(request, "signin.html.jinja", status_code=403, next=target, wrong=True)
         log.info("signin", name=caller.peer.name, role=caller.peer.role)
-        answer = RedirectResponse(target, status_code=303)
-        answer.set_cookie(
-            access.cookie_name,
-            access.cookie_for(caller),
-            max_age=COOKIE_DAYS * 86_400,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return answer
+        return _signed_in(request, caller, target)
 
     async def sign_out(request: Request) -> Response:
         answer = RedirectResponse("/signin", status_code=303)
@@ -133,6 +129,20 @@ def _own_routes(pages: Sequence[Page]) -> list[Gated]:
         get("/me", me),
     ]
     return routes if home == "/" else [*routes, get("/", root)]
+
+
+def _signed_in(request: Request, caller: Caller, target: str) -> Response:
+    access: Access = request.app.state.access
+    answer = RedirectResponse(target, status_code=303)
+    answer.set_cookie(
+        access.cookie_name,
+        access.cookie_for(caller),
+        max_age=COOKIE_DAYS * 86_400,
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return answer
 
 
 def _inside(target: str) -> str:

@@ -76,7 +76,7 @@ def _crop(rng: np.random.Generator, sample: Sample, side: int) -> tuple[Field, F
     left, top = int(np.clip(x, 0, max(0, columns - side))), int(np.clip(y, 0, max(0, rows - side)))
     part = picture[top : top + side, left : left + side].astype(np.float32)
     if part.shape != (side, side):
-        part = np.pad(part, ((0, side - part.shape[0]), (0, side - part.shape[1])), mode="symmetric")
+        part = np.pad(part, ((0, side - part.shape[0]), (0, side - part.shape[1])))  # nothing is known beyond
     inside = marks.copy()
     inside[:, 0] -= left
     inside[:, 1] -= top

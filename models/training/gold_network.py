@@ -1,36 +1,46 @@
 """The compact network that finds gold: heat, diameter and offset on a raster of two pixels."""
 
+from pathlib import Path
+
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
-
-def _block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1, size: int = 3) -> nn.Sequential:
-    pad = dilation * (size // 2)
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, pad, dilation, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(True)
-    )
+from models.training.loop import TrainingError
 
 
 class GoldNetwork(nn.Module):
-    """Four levels down and up; sees about 60 pixels in each direction.
+    """Three levels down and up; sees about 60 pixels in each direction.
 
     Input (n, 1, rows, columns), sides multiples of 8; outputs ``heat`` (n, 1, rows / 2, columns / 2) in logits, and
     ``shape`` (n, 3, rows / 2, columns / 2): logarithm of the diameter over 8 pixels, and the offset (x, y) of the
     centre from the cell's middle in cells.
+
+    Parameters
+    ----------
+    normed
+        With batch norm, to learn from nothing; without it, to go on from exported weights, into which it was folded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, normed: bool = True) -> None:
         super().__init__()
-        self.stem = _block(1, 24, 2, size=5)
-        self.fine = _block(24, 24)
-        self.down4 = _block(24, 40, 2)
-        self.middle = nn.Sequential(_block(40, 40), _block(40, 40))
-        self.down8 = _block(40, 64, 2)
-        self.deep = nn.Sequential(_block(64, 64), _block(64, 64, dilation=2), _block(64, 64))
+
+        def block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1, size: int = 3) -> nn.Sequential:
+            pad = dilation * (size // 2)
+            convolution = nn.Conv2d(inputs, outputs, size, stride, pad, dilation, bias=not normed)
+            return nn.Sequential(convolution, nn.BatchNorm2d(outputs) if normed else nn.Identity(), nn.ReLU(True))
+
+        self.stem = block(1, 24, 2, size=5)
+        self.fine = block(24, 24)
+        self.down4 = block(24, 40, 2)
+        self.middle = nn.Sequential(block(40, 40), block(40, 40))
+        self.down8 = block(40, 64, 2)
+        self.deep = nn.Sequential(block(64, 64), block(64, 64, dilation=2), block(64, 64))
         self.to4 = nn.Conv2d(64, 40, 1)
-        self.join4 = _block(40, 40)
+        self.join4 = block(40, 40)
         self.to2 = nn.Conv2d(40, 24, 1)
-        self.join2 = nn.Sequential(_block(24, 24), _block(24, 24))
+        self.join2 = nn.Sequential(block(24, 24), block(24, 24))
         self.heat = nn.Conv2d(24, 1, 1)
         self.shape = nn.Conv2d(24, 3, 1)
         nn.init.constant_(self.heat.bias, -4.0)
@@ -43,6 +53,30 @@ class GoldNetwork(nn.Module):
         at4 = self.join4(at4 + nn.functional.interpolate(self.to4(at8), scale_factor=2.0, mode="nearest"))
         at2 = self.join2(at2 + nn.functional.interpolate(self.to2(at4), scale_factor=2.0, mode="nearest"))
         return self.heat(at2), self.shape(at2)
+
+
+def from_onnx(file: Path) -> GoldNetwork:
+    """A network that goes on from exported weights; it has no batch norm.
+
+    Raises
+    ------
+    TrainingError
+        When the file holds another network.
+    """
+    graph = onnx.load(str(file)).graph
+    known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    exported = [[known[name] for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]
+    network = GoldNetwork(normed=False)
+    ours = [module for module in network.modules() if isinstance(module, nn.Conv2d)]  # in the order of the forward pass
+    shapes = [tuple(module.weight.shape) for module in ours]
+    if [tuple(weights[0].shape) for weights in exported] != shapes or any(len(weights) != 2 for weights in exported):
+        raise TrainingError(f"{file}: holds another network than this version's; train it anew")
+    with torch.no_grad():
+        for module, (weight, bias) in zip(ours, exported, strict=True):
+            module.weight.copy_(torch.from_numpy(weight.copy()))
+            if module.bias is not None:
+                module.bias.copy_(torch.from_numpy(bias.copy()))
+    return network
 
 
 def loss(heat: Tensor, shape: Tensor, targets: Tensor, near: Tensor) -> Tensor:

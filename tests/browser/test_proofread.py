@@ -1,0 +1,159 @@
+"""The proofreading page in a real browser: every change is undone, done again, saved and found again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from agent.web.proofread import read_project
+from models.gold.files import write_csv
+from models.gold.records import GoldParticle
+from tests.browser.browse import browser_page, command
+
+TRUTH = ((150.0, 120.0, 12.0), (320.0, 200.0, 6.0), (500.0, 330.0, 12.0))
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> tuple[Path, Path]:
+    """An image of 900 x 700 pixels with three particles, and a table with two of them and a wrong one."""
+    rng = np.random.default_rng(1)
+    image = rng.normal(180, 8, (700, 900))
+    y, x = np.mgrid[0:700, 0:900]
+    for cx, cy, d in TRUTH:
+        image -= 150 * (np.hypot(x - cx, y - cy) < d / 2)
+    cv2.imwrite(str(tmp_path / "replica.png"), image.clip(0, 255).astype(np.uint8))
+    marks = [GoldParticle(x=x, y=y, diameter_nm=d, score=0.9, group=f"{d:.0f} nm") for x, y, d in TRUTH[:2]]
+    marks.append(GoldParticle(x=700.0, y=500.0, diameter_nm=6.0, score=0.41, group="6 nm"))
+    write_csv(marks, 1.0, tmp_path / "replica.csv")
+    return tmp_path / "replica.png", tmp_path / "replica.csv"
+
+
+def at(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the image is in the window."""
+    left, top, scale = json.loads(page.locator("#view").get_attribute("data-view"))
+    return (x + 0.5 - left) * scale, (y + 0.5 - top) * scale
+
+
+def marks(page: Any) -> int:
+    return int(page.locator("body").get_attribute("data-marks"))
+
+
+def unsaved(page: Any) -> int:
+    return int(page.locator("body").get_attribute("data-unsaved"))
+
+
+def opened(page: Any, link: str) -> None:
+    page.goto(link)
+    page.wait_for_selector("body[data-ready='1']")
+    page.wait_for_function("document.getElementById('view').dataset.view !== undefined")
+
+
+def test_marks_are_removed_added_resized_undone_and_saved(replica: tuple[Path, Path], tmp_path: Path) -> None:
+    image, table = replica
+    project = tmp_path / "project"
+    words = ("proofread", str(image), "--detections", str(table), "--pixel-size", "1.0nm", "--project", str(project))
+    with command(*words, "--no-browser", until="http://") as line, browser_page() as page:
+        link = line.split()[-1]
+        opened(page, link)
+        assert marks(page) == 3
+        # the least certain mark is wrong: it is shown, and goes
+        page.keyboard.press("n")
+        page.wait_for_function("document.getElementById('selected').textContent.includes('0.41')")
+        page.keyboard.press("Delete")
+        assert marks(page) == 2
+        page.keyboard.press("Control+z")
+        assert marks(page) == 3
+        page.keyboard.press("Control+y")
+        assert marks(page) == 2
+        # the particle that was missed
+        page.keyboard.press("f")
+        page.wait_for_function("JSON.parse(document.getElementById('view').dataset.view)[2] > 0.5")
+        page.keyboard.press("2")
+        page.mouse.click(*at(page, 500, 330))
+        assert marks(page) == 3
+        assert "12.0 nm" in page.locator("#selected").inner_text()
+        page.keyboard.press("]")
+        assert "12.6 nm" in page.locator("#selected").inner_text()
+        page.keyboard.press("Control+z")
+        assert "12.0 nm" in page.locator("#selected").inner_text()
+        # one mark is moved, one of them is removed with the mouse and comes back
+        page.mouse.move(*at(page, 320, 200))
+        page.mouse.down()
+        page.mouse.move(*at(page, 330, 205), steps=3)
+        page.mouse.move(*at(page, 340, 210), steps=3)
+        page.mouse.up()
+        page.mouse.click(*at(page, 150, 120), button="right")
+        assert marks(page) == 2
+        page.locator("#undo").click()
+        assert marks(page) == 3
+        # only this part was gone through
+        page.keyboard.press("c")
+        page.mouse.move(*at(page, 20, 20))
+        page.mouse.down()
+        page.mouse.move(*at(page, 600, 400), steps=4)
+        page.mouse.up()
+        assert unsaved(page) == 4
+        page.keyboard.press("Control+s")
+        page.wait_for_selector("body[data-unsaved='0']")
+        assert "saved to" in page.locator("#state").inner_text()
+        page.reload()
+        page.wait_for_selector("body[data-ready='1']")
+        assert marks(page) == 3
+    (sheet,) = read_project(project)
+    placed = {(round(m.x), round(m.y)): m for m in sheet.marks}
+    assert set(placed) == {(150, 120), (500, 330), (340, 210)}
+    assert (placed[500, 330].by, placed[150, 120].by) == ("person", "model")
+    assert placed[500, 330].diameter_nm == 12.0
+    assert [round(m.x) for m in sheet.removed] == [700]
+    ((left, top, right, bottom),) = sheet.checked
+    assert np.allclose((left, top, right, bottom), (20, 20, 600, 400), atol=2)
+
+
+def test_a_large_image_is_looked_at_through_tiles(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    big = rng.normal(150, 10, (3000, 5000)).clip(0, 255).astype(np.uint8)
+    cv2.circle(big, (4321, 2345), 6, 10, -1)
+    cv2.imwrite(str(tmp_path / "big.png"), big)
+    words = ("proofread", str(tmp_path / "big.png"), "--pixel-size", "1.11", "--project", str(tmp_path / "p"))
+    with command(*words, "--no-browser", until="http://") as line, browser_page() as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        opened(page, line.split()[-1])
+        page.mouse.move(*at(page, 4321, 2345))
+        for _ in range(14):
+            page.mouse.wheel(0, -100)
+        page.wait_for_function("JSON.parse(document.getElementById('view').dataset.view)[2] > 3")
+        x, y = at(page, 4321, 2345)
+        page.wait_for_function(
+            """([x, y]) => { const c = document.getElementById('view'), r = window.devicePixelRatio || 1;
+            return c.getContext('2d').getImageData(x * r, y * r, 1, 1).data[0] < 60; }""",
+            arg=[x, y],
+        )
+        page.mouse.click(x, y)
+        assert marks(page) == 1
+        levels = {url.split("/tile/")[1].split("/")[0] for url in asked if "/tile/" in url}
+        assert "0" in levels
+        assert len([url for url in asked if "/tile/0/" in url]) < 30  # not the whole image
+        page.keyboard.press("Control+s")
+        page.wait_for_selector("body[data-unsaved='0']")
+    (sheet,) = read_project(tmp_path / "p")
+    assert np.allclose((sheet.marks[0].x, sheet.marks[0].y), (4321, 2345), atol=0.6)
+
+
+def test_without_the_link_nobody_gets_in(replica: tuple[Path, Path], tmp_path: Path) -> None:
+    image, _ = replica
+    words = ("proofread", str(image), "--pixel-size", "1.0nm", "--project", str(tmp_path / "p"), "--no-browser")
+    with command(*words, until="http://") as line, browser_page() as page:
+        root = line.split()[-1].split("/signin")[0]
+        assert page.goto(f"{root}/proofread").url.endswith("/signin?next=/proofread")
+        assert page.goto(f"{root}/signin?token=guess").url.endswith("/signin?token=guess")
+        answer = page.request.get(f"{root}/proofread/marks")
+        assert answer.status == 401
+        page.goto(line.split()[-1])
+        assert page.request.get(f"{root}/proofread/marks").status == 200
+        # a page of another origin cannot save: it has no token against forgery
+        refused = page.request.post(f"{root}/proofread/save", data={"revision": 0})
+        assert refused.status == 403

@@ -172,6 +172,18 @@ class Shell:
         """
         return self._hand_in(shot, area_id, grid_id=grid_id, frame_id=frame_id or new_id(), command_id="")
 
+    async def send(self, shot: Shot, *, grid_id: str = "", area_id: str = "", frame_id: str = "") -> Frame:
+        """`advise` for callers in the driver's own loop, who may give up; a frame id must not be under way twice."""
+        ids = {"grid_id": grid_id, "frame_id": frame_id or new_id(), "command_id": ""}
+        frame, image = await asyncio.to_thread(self._as_frame, shot, area_id, **ids)
+        return self._as_taken(frame, await self._until_taken(frame, image))
+
+    @property
+    def connected(self) -> bool:
+        """Whether the daemon was heard of within the last few heartbeats."""
+        known = self.welcome
+        return known is not None and time.monotonic() - self._heard < max(5.0, 3.0 * known.heartbeat_s)
+
     async def look(self, look: Look) -> View:
         """The session as the daemon has it now; waits for a daemon that is away (put a time limit round it).
 
@@ -507,6 +519,13 @@ class Shell:
 
     def _hand_in(self, shot: Shot, area_id: str, *, grid_id: str, frame_id: str, command_id: str) -> Frame:
         """Called from worker threads: send, wait, send again until the daemon has it or refuses it for good."""
+        frame, image = self._as_frame(shot, area_id, grid_id=grid_id, frame_id=frame_id, command_id=command_id)
+        future = asyncio.run_coroutine_threadsafe(self._until_taken(frame, image), self._loop)
+        return self._as_taken(frame, future.result())
+
+    def _as_frame(
+        self, shot: Shot, area_id: str, *, grid_id: str, frame_id: str, command_id: str
+    ) -> tuple[Frame, Image]:
         if self.welcome is None:
             raise LinkError("no daemon has welcomed this driver yet")
         image, dtype = wire.plain_pixels(shot.image)
@@ -536,10 +555,12 @@ class Shell:
             wire.decode(wire.encode(frame), wire.FROM_DRIVER)
         except BadMessageError as error:  # the daemon could not even say which frame it refuses
             raise WorkError(ErrorKind.FRAME_WRONG, f"frame {frame_id} cannot be sent: {error}") from error
-        future = asyncio.run_coroutine_threadsafe(self._until_taken(frame, image), self._loop)
-        refusal = future.result()
+        return frame, image
+
+    @staticmethod
+    def _as_taken(frame: Frame, refusal: Refused | None) -> Frame:
         if refusal is not None:
-            raise WorkError(ErrorKind.FRAME_WRONG, f"the daemon refused {frame_id}: {refusal.reason}")
+            raise WorkError(ErrorKind.FRAME_WRONG, f"the daemon refused {frame.frame_id}: {refusal.reason}")
         return frame
 
     async def _until_taken(self, frame: Frame, image: Image) -> Refused | None:
@@ -547,10 +568,13 @@ class Shell:
             return Refused(reason="the driver ends")
         future: asyncio.Future[Refused | None] = self._loop.create_future()
         self._waiting[frame.frame_id] = (frame, image, future)
-        self._send_frame(frame, image)
-        wait_s = RESEND_AFTER_S
-        while not (await asyncio.wait({future}, timeout=wait_s))[0]:
-            if self._outbox.empty():  # else it still waits for the link
-                self._send_frame(frame, image)
-            wait_s = min(2 * wait_s, RESEND_AT_LEAST_EVERY_S)
-        return future.result()
+        try:
+            self._send_frame(frame, image)
+            wait_s = RESEND_AFTER_S
+            while not (await asyncio.wait({future}, timeout=wait_s))[0]:
+                if self._outbox.empty():  # else it still waits for the link
+                    self._send_frame(frame, image)
+                wait_s = min(2 * wait_s, RESEND_AT_LEAST_EVERY_S)
+            return future.result()
+        finally:
+            self._waiting.pop(frame.frame_id, None)

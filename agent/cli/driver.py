@@ -43,3 +43,47 @@ def serialem(
     settings = load(config, mode=mode)
     logs.configure(json=None if log == "auto" else log == "json")
     run(settings)
+
+
+leginon = App(name="leginon", help="Answer an unmodified Leginon: squares, holes, order, learning.")
+app.command(leginon)
+
+
+@leginon.default
+def serve(
+    *,
+    config: Annotated[Path, Parameter(alias="-c")] = Path("config/leginon.yaml"),
+    host: str | None = None,
+    port: int | None = None,
+    log: Literal["auto", "json", "text"] = "auto",
+) -> None:
+    """Serve the HTTP calls of Leginon's ptolemy.cfg, backed by the daemon; Ctrl-C ends it, nothing is lost.
+
+    It prints one line with its address when Leginon may ask. docs/leginon.md has both set-ups step by step. Such as:
+
+    - `cryonaut driver leginon --config config/leginon.yaml`
+    - `cryonaut driver leginon --port 8001`
+
+    Parameters
+    ----------
+    config
+        YAML file; `config/leginon.yaml` is the commented start.
+    host
+        Address to listen at instead of the config's; off this machine the config must name who may ask (http.allow).
+    port
+        Port to listen at instead of the config's; 0 is any free one.
+    log
+        Form of the log on stderr; auto is text on a terminal and JSON elsewhere.
+    """
+    from functools import partial
+
+    from agent import logs
+    from agent.settings import preset_folder
+    from drivers.leginon.run import run
+    from drivers.leginon.settings import load
+
+    if not config.exists() and (preset := preset_folder() / config.name).exists():
+        config = preset
+    settings = load(config, http__host=host, http__port=port)
+    logs.configure(json=None if log == "auto" else log == "json")
+    run(settings, partial(print, flush=True))

@@ -1,0 +1,564 @@
+"""The register: which id Leginon was given for what, in SQLite; nothing in it is ever deleted, no id given twice.
+
+A *run* is what Leginon calls a session. A new one archives the runs before it; their ids stay theirs.
+"""
+
+import itertools
+import json
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agent.errors import BadFileError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS runs (
+    run INTEGER PRIMARY KEY AUTOINCREMENT, begun_utc REAL NOT NULL, current INTEGER NOT NULL,
+    historical INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE IF NOT EXISTS grids (
+    name TEXT PRIMARY KEY, run INTEGER NOT NULL, session TEXT NOT NULL, grid_id INTEGER NOT NULL,
+    pitch_um REAL NOT NULL, places INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS tiles (
+    tile INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, grid TEXT NOT NULL, tile_id INTEGER NOT NULL,
+    frame_id TEXT NOT NULL UNIQUE, place INTEGER NOT NULL, rows INTEGER NOT NULL, columns INTEGER NOT NULL,
+    state TEXT NOT NULL, note TEXT NOT NULL DEFAULT '', UNIQUE (run, tile_id)) STRICT;
+CREATE TABLE IF NOT EXISTS squares (
+    square_id INTEGER PRIMARY KEY AUTOINCREMENT, tile INTEGER NOT NULL, area_id TEXT NOT NULL UNIQUE,
+    x REAL NOT NULL, y REAL NOT NULL, vertices TEXT NOT NULL, brightness REAL NOT NULL, area REAL NOT NULL,
+    score REAL NOT NULL, x_um REAL NOT NULL, y_um REAL NOT NULL, side_um REAL NOT NULL,
+    visited INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE IF NOT EXISTS strangers (
+    run INTEGER NOT NULL, square_id INTEGER NOT NULL, area_id TEXT NOT NULL, PRIMARY KEY (run, square_id)) STRICT;
+CREATE TABLE IF NOT EXISTS images (
+    image INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, grid TEXT NOT NULL, square_id INTEGER NOT NULL,
+    mm_img_id INTEGER NOT NULL, frame_id TEXT NOT NULL UNIQUE, place INTEGER NOT NULL,
+    rows INTEGER NOT NULL, columns INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS holes (
+    hole_id INTEGER PRIMARY KEY AUTOINCREMENT, image INTEGER NOT NULL, area_id TEXT NOT NULL UNIQUE,
+    x REAL NOT NULL, y REAL NOT NULL, radius REAL NOT NULL, score REAL NOT NULL,
+    visited INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE IF NOT EXISTS visits (
+    visit INTEGER PRIMARY KEY AUTOINCREMENT, area_id TEXT NOT NULL, ctf REAL, ice REAL, told INTEGER NOT NULL,
+    utc REAL NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS squares_of_tile ON squares (tile);
+CREATE INDEX IF NOT EXISTS holes_of_image ON holes (image);
+CREATE INDEX IF NOT EXISTS visits_untold ON visits (told);
+"""
+VERSION = "1"
+
+
+class Tile(NamedTuple):
+    """One pushed tile; ``state`` is ``waiting`` (on its way to the daemon), ``found`` or ``failed``."""
+
+    tile: int
+    run: int
+    grid: str
+    grid_id: int
+    tile_id: int
+    frame_id: str
+    place: int
+    pitch_um: float
+    rows: int
+    columns: int
+    state: str
+    note: str
+
+
+class Square(NamedTuple):
+    """One square; x, y, vertices in pixels of its tile, ``area`` in pixels²."""
+
+    square_id: int
+    area_id: str
+    run: int
+    grid_id: int
+    tile_id: int
+    columns: int
+    rows: int
+    x: float
+    y: float
+    vertices: tuple[tuple[float, float], ...]
+    brightness: float
+    area: float
+    score: float
+    visited: bool
+
+
+class NewSquare(NamedTuple):
+    """What a tile's answer says of one square."""
+
+    area_id: str
+    x: float
+    y: float
+    vertices: tuple[tuple[float, float], ...]
+    brightness: float
+    area: float
+    score: float
+    x_um: float
+    y_um: float
+    side_um: float
+
+
+class HoleImage(NamedTuple):
+    """One pushed hole image and where it lies."""
+
+    image: int
+    run: int
+    grid: str
+    square_id: int
+    mm_img_id: int
+    frame_id: str
+    place: int
+    rows: int
+    columns: int
+
+
+class Hole(NamedTuple):
+    """One hole; x, y, radius in pixels of its image."""
+
+    hole_id: int
+    area_id: str
+    run: int
+    mm_img_id: int
+    square_id: int
+    grid_id: int
+    rows: int
+    columns: int
+    x: float
+    y: float
+    radius: float
+    score: float
+    visited: bool
+
+
+class NewHole(NamedTuple):
+    """What an image's answer says of one hole."""
+
+    area_id: str
+    x: float
+    y: float
+    radius: float
+    score: float
+
+
+class Visit(NamedTuple):
+    """One report of an exposure that the daemon was not told yet."""
+
+    visit: int
+    area_id: str
+    ctf: float | None
+    ice: float | None
+
+
+class Parent(NamedTuple):
+    """The square that a hole image shows: its area (empty where nobody knows it), centre and side."""
+
+    run: int
+    grid: str
+    area_id: str
+    x_um: float
+    y_um: float
+    side_um: float
+
+
+_SQUARES = """
+SELECT s.square_id, s.area_id, t.run, g.grid_id, t.tile_id, t.columns, t.rows, s.x, s.y, s.vertices, s.brightness,
+       s.area, s.score, s.visited
+FROM squares s JOIN tiles t USING (tile) JOIN grids g ON g.name = t.grid
+"""
+_HOLES = """
+SELECT h.hole_id, h.area_id, i.run, i.mm_img_id, i.square_id, g.grid_id, i.rows, i.columns, h.x, h.y, h.radius, h.score,
+       h.visited
+FROM holes h JOIN images i USING (image) JOIN grids g ON g.name = i.grid
+"""
+_TILES = """
+SELECT t.tile, t.run, t.grid, g.grid_id, t.tile_id, t.frame_id, t.place, g.pitch_um, t.rows, t.columns, t.state, t.note
+FROM tiles t JOIN grids g ON g.name = t.grid
+"""
+
+
+class Register:
+    """One register file, for one process; every change is on disk when its method returns.
+
+    Raises
+    ------
+    BadFileError
+        If the file is no register, or of a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(SCHEMA)
+            version = self._about("version")
+            if version not in ("", VERSION):
+                raise BadFileError(
+                    f"{path}: register of version {version}; this driver knows {VERSION}: update cryonaut"
+                )
+            with self._change():
+                self._db.execute("INSERT OR IGNORE INTO about VALUES ('version', ?)", (VERSION,))
+                self._db.execute("INSERT OR IGNORE INTO about VALUES ('name', ?)", (f"R{uuid.uuid4().hex[:12]}",))
+                if not self._one("SELECT count(*) FROM runs"):
+                    self._new_run()
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise BadFileError(f"{path}: no register of this driver: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _rows(self, query: str, values: Iterable[Any] = ()) -> list[Any]:
+        with self._lock:
+            return self._db.execute(query, tuple(values)).fetchall()
+
+    def _one(self, query: str, values: Iterable[Any] = ()) -> Any:
+        rows = self._rows(query, values)
+        return rows[0][0] if rows else None
+
+    # ------------------------------------------------------------------------------------------ options
+
+    @property
+    def name(self) -> str:
+        """Name of this register, unlike that of any other."""
+        return self._about("name")
+
+    def _about(self, name: str) -> str:
+        return str(self._one("SELECT value FROM about WHERE name = ?", (name,)) or "")
+
+    def remember(self, name: str, value: Any) -> None:
+        """Keep a small value under a name."""
+        with self._change():
+            self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
+
+    def recall(self, name: str) -> Any:
+        """The value kept under a name, or None."""
+        text = self._about(name)
+        return json.loads(text) if text else None
+
+    # ------------------------------------------------------------------------------------------ runs
+
+    def _new_run(self) -> int:
+        cursor = self._db.execute("INSERT INTO runs (begun_utc, current) VALUES (?, 1)", (time.time(),))
+        return int(cursor.lastrowid or 0)
+
+    def current_runs(self) -> list[int]:
+        """The runs whose squares Leginon sees, the newest last."""
+        return [row[0] for row in self._rows("SELECT run FROM runs WHERE current ORDER BY run")]
+
+    @property
+    def run(self) -> int:
+        """The run that new tiles belong to."""
+        return self.current_runs()[-1]
+
+    def run_is_empty(self, run: int) -> bool:
+        """Whether nothing was pushed in this run."""
+        return not self._one(
+            "SELECT (SELECT count(*) FROM tiles WHERE run = ?) + (SELECT count(*) FROM images WHERE run = ?)",
+            (run, run),
+        )
+
+    def new_run(self) -> int:
+        """Archive the current runs and begin another; an empty one is used again."""
+        current = self.current_runs()
+        if len(current) == 1 and self.run_is_empty(current[0]):
+            return current[0]
+        with self._change():
+            self._db.execute("UPDATE runs SET current = 0")
+            return self._new_run()
+
+    def revive(self, run: int, *, alone: bool = True) -> None:
+        """Make an archived run current again (``alone``: instead of what is current now)."""
+        with self._change():
+            if alone:
+                self._db.execute("UPDATE runs SET current = 0")
+            self._db.execute("UPDATE runs SET current = 1 WHERE run = ?", (run,))
+
+    def set_historical(self, runs: Iterable[int], *, add: bool = False) -> None:
+        """Let these runs count for what is learned (``add``: beside those that do already)."""
+        with self._change():
+            if not add:
+                self._db.execute("UPDATE runs SET historical = 0")
+            for run in runs:
+                self._db.execute("UPDATE runs SET historical = 1 WHERE run = ?", (run,))
+
+    def bind(self, session: str) -> None:
+        """The daemon's session is this one: grids of which it has seen nothing yet belong to it from now on."""
+        with self._change():
+            self._db.execute(
+                "UPDATE grids SET session = ? WHERE session != ? AND name NOT IN"
+                " (SELECT grid FROM tiles WHERE state != 'waiting' UNION SELECT grid FROM images)",
+                (session, session),
+            )
+            self._db.execute("INSERT OR REPLACE INTO about VALUES ('session', ?)", (json.dumps(session),))
+
+    def grid_names(self, session: str, grid_id: int = -1) -> list[str]:
+        """Names of the grids of the current runs in this session of the daemon; of one grid unless it is -1."""
+        query = "SELECT name FROM grids JOIN runs USING (run) WHERE current AND session = ?"
+        names = self._rows(query + " AND (? = -1 OR grid_id = ?) ORDER BY name", (session, grid_id, grid_id))
+        return [row[0] for row in names]
+
+    def historical_names(self, session: str) -> list[str]:
+        """Names of further grids that count for what is learned."""
+        query = "SELECT name FROM grids JOIN runs USING (run) WHERE historical AND session = ? ORDER BY name"
+        return [row[0] for row in self._rows(query, (session,))]
+
+    def _grid(self, session: str, run: int, grid_id: int, pitch_um: float) -> str:
+        name = self._one(
+            "SELECT name FROM grids WHERE run = ? AND session = ? AND grid_id = ?", (run, session, grid_id)
+        )
+        if name is None:
+            plain = f"G{grid_id}"
+            names = itertools.chain((plain, f"{plain}.{run}"), (f"{plain}.{run}.{n}" for n in itertools.count(2)))
+            name = next(n for n in names if not self._one("SELECT count(*) FROM grids WHERE name = ?", (n,)))
+            values = (name, run, session, grid_id, pitch_um)
+            self._db.execute("INSERT INTO grids VALUES (?, ?, ?, ?, ?, 0)", values)
+        return str(name)
+
+    def _take_place(self, grid: str) -> int:
+        place = int(self._one("SELECT places FROM grids WHERE name = ?", (grid,)))
+        self._db.execute("UPDATE grids SET places = places + 1 WHERE name = ?", (grid,))
+        return place
+
+    # ------------------------------------------------------------------------------------------ tiles and squares
+
+    def archived_run_of(self, grid_id: int, tile_id: int) -> int | None:
+        """The newest archived run with this grid in which this tile is new: its atlas goes on."""
+        query = """SELECT max(run) FROM grids JOIN runs USING (run) WHERE NOT current AND grid_id = ?
+                   AND NOT EXISTS (SELECT 1 FROM tiles WHERE tiles.run = grids.run AND tile_id = ?)"""
+        found = self._one(query, (grid_id, tile_id))
+        return int(found) if found is not None else None
+
+    def tile(self, tile_id: int, run: int) -> Tile | None:
+        """The tile with Leginon's id in this run."""
+        rows = self._rows(_TILES + "WHERE t.tile_id = ? AND t.run = ?", (tile_id, run))
+        return Tile(*rows[0]) if rows else None
+
+    def tile_of_frame(self, frame_id: str) -> Tile | None:
+        """The tile that went to the daemon as this frame."""
+        rows = self._rows(_TILES + "WHERE t.frame_id = ?", (frame_id,))
+        return Tile(*rows[0]) if rows else None
+
+    def waiting_tiles(self, run: int | None = None) -> list[Tile]:
+        """Tiles on their way to the daemon, in the order in which they came."""
+        rows = self._rows(_TILES + "WHERE t.state = 'waiting' AND (? IS NULL OR t.run = ?) ORDER BY t.tile", (run, run))
+        return [Tile(*row) for row in rows]
+
+    def add_tile(
+        self,
+        *,
+        session: str,
+        run: int,
+        grid_id: int,
+        tile_id: int,
+        frame_id: str,
+        shape: tuple[int, int],
+        pitch_um: float,
+    ) -> Tile:
+        """Note a new tile, to be handed in to the daemon."""
+        with self._change():
+            grid = self._grid(session, run, grid_id, pitch_um)
+            self._db.execute(
+                "INSERT INTO tiles (run, grid, tile_id, frame_id, place, rows, columns, state)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
+                (run, grid, tile_id, frame_id, self._take_place(grid), *shape),
+            )
+        added = self.tile(tile_id, run)
+        assert added is not None  # noqa: S101 - it was inserted a line ago
+        return added
+
+    def fail_tile(self, tile: Tile, note: str) -> None:
+        """A tile that the daemon refused for good."""
+        with self._change():
+            self._db.execute("UPDATE tiles SET state = 'failed', note = ? WHERE tile = ?", (note, tile.tile))
+
+    def add_squares(self, tile: Tile, squares: Iterable[NewSquare], note: str = "") -> None:
+        """The answer to a tile: its squares get their ids. Given twice, it counts once."""
+        with self._change():
+            for square in squares:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO squares (tile, area_id, x, y, vertices, brightness, area, score, x_um, y_um,"
+                    " side_um) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (tile.tile, square.area_id, square.x, square.y, json.dumps(square.vertices), *square[4:]),
+                )
+            self._db.execute("UPDATE tiles SET state = 'found', note = ? WHERE tile = ?", (note, tile.tile))
+
+    def squares(self, runs: Iterable[int], grid_id: int = -1) -> list[Square]:
+        """Every square of these runs, by id; of one grid unless it is -1."""
+        chosen = tuple(runs)
+        query = f"{_SQUARES} WHERE t.run IN ({_marks(chosen)}) AND (? = -1 OR g.grid_id = ?) ORDER BY s.square_id"
+        return [_square(row) for row in self._rows(query, (*chosen, grid_id, grid_id))]
+
+    def square(self, square_id: int) -> Square | None:
+        """The square with this id, of whatever run."""
+        rows = self._rows(_SQUARES + "WHERE s.square_id = ?", (square_id,))
+        return _square(rows[0]) if rows else None
+
+    def parent(self, session: str, grid_id: int, square_id: int, pitch_um: float) -> Parent:
+        """The square that a hole image names, as the daemon knows it; else a free place on its grid."""
+        rows = self._rows(
+            "SELECT t.run, t.grid, s.area_id, s.x_um, s.y_um, s.side_um FROM squares s JOIN tiles t USING (tile)"
+            " JOIN grids g ON g.name = t.grid WHERE s.square_id = ? AND g.session = ?",
+            (square_id, session),
+        )
+        if rows:
+            return Parent(*rows[0])
+        run = self.run
+        with self._change():
+            grid = self._grid(session, run, grid_id, pitch_um)
+            known = self._one("SELECT area_id FROM strangers WHERE run = ? AND square_id = ?", (run, square_id))
+            return Parent(run, grid, str(known or ""), 0.0, 0.0, 0.0)
+
+    def take_place(self, grid: str) -> int:
+        """A free place on a grid, for the image of a square that nobody knows."""
+        with self._change():
+            return self._take_place(grid)
+
+    def pitch_of(self, grid: str) -> float:
+        """Distance of neighbouring places on a grid, in µm."""
+        return float(self._one("SELECT pitch_um FROM grids WHERE name = ?", (grid,)))
+
+    # ------------------------------------------------------------------------------------------ images and holes
+
+    def image_of_frame(self, frame_id: str) -> HoleImage | None:
+        """The hole image that went to the daemon as this frame."""
+        rows = self._rows("SELECT * FROM images WHERE frame_id = ?", (frame_id,))
+        return HoleImage(*rows[0]) if rows else None
+
+    def add_image(
+        self,
+        *,
+        run: int,
+        grid: str,
+        square_id: int,
+        mm_img_id: int,
+        frame_id: str,
+        shape: tuple[int, int],
+        place: int = -1,
+    ) -> HoleImage:
+        """Note a hole image; pushed again it is the same one. Without a place it gets the next one of its square."""
+        with self._change():
+            if place < 0:
+                query = "SELECT count(*) FROM images WHERE run = ? AND square_id = ?"
+                place = int(self._one(query, (run, square_id)))
+            self._db.execute(
+                "INSERT OR IGNORE INTO images (run, grid, square_id, mm_img_id, frame_id, place, rows, columns)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (run, grid, square_id, mm_img_id, frame_id, place, *shape),
+            )
+        added = self.image_of_frame(frame_id)
+        assert added is not None  # noqa: S101 - it was inserted a line ago
+        return added
+
+    def add_holes(self, image: HoleImage, holes: Iterable[NewHole], stranger: str = "") -> None:
+        """The answer to a hole image; ``stranger`` is the area that the daemon gave a square nobody knew."""
+        with self._change():
+            for hole in holes:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO holes (image, area_id, x, y, radius, score) VALUES (?, ?, ?, ?, ?, ?)",
+                    (image.image, *hole),
+                )
+            if stranger:
+                values = (image.run, image.square_id, stranger)
+                self._db.execute("INSERT OR IGNORE INTO strangers VALUES (?, ?, ?)", values)
+
+    def holes(self, runs: Iterable[int] = (), *, image: int | None = None, hole_ids: Iterable[int] = ()) -> list[Hole]:
+        """Holes of these runs, of one image, or with these ids; by id."""
+        chosen, ids = tuple(runs), tuple(hole_ids)
+        if image is not None:
+            rows = self._rows(_HOLES + "WHERE h.image = ? ORDER BY h.hole_id", (image,))
+        elif ids:
+            rows = self._rows(f"{_HOLES} WHERE h.hole_id IN ({_marks(ids)}) ORDER BY h.hole_id", ids)
+        else:
+            rows = self._rows(f"{_HOLES} WHERE i.run IN ({_marks(chosen)}) ORDER BY h.hole_id", chosen)
+        return [Hole._make((*row[:-1], bool(row[-1]))) for row in rows]
+
+    # ------------------------------------------------------------------------------------------ visits
+
+    def add_visits(self, session: str, visits: Iterable[tuple[int, float | None, float | None]]) -> list[int]:
+        """Note reports (hole id, CTF in Å, ice in nm) of exposures; returns the hole ids that nobody was ever given.
+
+        Reports about runs of another session of the daemon are kept, and it is not told of them.
+        """
+        unknown = []
+        with self._change():
+            for hole_id, ctf, ice in visits:
+                rows = self._rows(
+                    "SELECT h.area_id, g.session, i.square_id FROM holes h JOIN images i USING (image)"
+                    " JOIN grids g ON g.name = i.grid WHERE h.hole_id = ?",
+                    (hole_id,),
+                )
+                if not rows:
+                    unknown.append(hole_id)
+                    continue
+                area_id, where, square_id = rows[0]
+                self._visit(area_id, ctf, ice, told=where != session)
+                self._db.execute("UPDATE holes SET visited = 1 WHERE hole_id = ?", (hole_id,))
+                self._db.execute("UPDATE squares SET visited = 1 WHERE square_id = ?", (square_id,))
+        return unknown
+
+    def add_square_visit(self, session: str, square_id: int) -> bool:
+        """Note that a square was visited; False when there is none with this id."""
+        with self._change():
+            rows = self._rows(
+                "SELECT s.area_id, g.session FROM squares s JOIN tiles t USING (tile) JOIN grids g ON g.name = t.grid"
+                " WHERE s.square_id = ?",
+                (square_id,),
+            )
+            if rows:
+                self._visit(rows[0][0], None, None, told=rows[0][1] != session)
+                self._db.execute("UPDATE squares SET visited = 1 WHERE square_id = ?", (square_id,))
+            return bool(rows)
+
+    def _visit(self, area_id: str, ctf: float | None, ice: float | None, *, told: bool) -> None:
+        values = (area_id, ctf, ice, int(told), time.time())
+        self._db.execute("INSERT INTO visits (area_id, ctf, ice, told, utc) VALUES (?, ?, ?, ?, ?)", values)
+
+    def visits_of(self, area_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Every report about these areas: area, CTF in Å, ice in nm, time."""
+        wanted = set(area_ids)
+        rows = self._rows("SELECT area_id, ctf, ice, utc FROM visits ORDER BY visit")
+        return [dict(zip(("area_id", "ctf", "ice", "utc"), row, strict=True)) for row in rows if row[0] in wanted]
+
+    def untold(self) -> list[Visit]:
+        """Reports that the daemon was not told yet, in order."""
+        rows = self._rows("SELECT visit, area_id, ctf, ice FROM visits WHERE NOT told ORDER BY visit LIMIT 1000")
+        return [Visit(*row) for row in rows]
+
+    def told(self, visit: Visit) -> None:
+        """The daemon has this report on disk."""
+        with self._change():
+            self._db.execute("UPDATE visits SET told = 1 WHERE visit = ?", (visit.visit,))
+
+
+def _square(row: Any) -> Square:
+    values = list(row)
+    values[9] = tuple((float(x), float(y)) for x, y in json.loads(values[9]))
+    values[13] = bool(values[13])
+    return Square(*values)
+
+
+def _marks(values: tuple[Any, ...]) -> str:
+    return ", ".join("?" * len(values)) or "NULL"

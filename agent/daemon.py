@@ -130,7 +130,7 @@ class Daemon:
         async with AsyncExitStack() as stack:
             keyring = Keyring(settings.keys)
             try:
-                analyst = self._analyst or Analyst(settings.inference)
+                analyst = self._analyst or Analyst(settings.inference, settings.quality)
             except KeyError as error:
                 raise ConfigError(f"inference: {error.args[0]}") from error
             stack.callback(analyst.close)

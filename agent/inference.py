@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from agent.messages import ErrorKind, Frame, Level
 from agent.session import inputs as inp
-from agent.settings import InferenceSettings
+from agent.settings import InferenceSettings, QualitySettings
 from models import runtime
 from models.base import BadImageError, ObjectDetector
+from models.conditions import Conditions
 from models.detections import HoleFinding, ObjectFinding, QualityFinding, SquareFinding
 
 log = structlog.get_logger("inference")
@@ -26,6 +27,7 @@ REGISTRY: dict[str, str] = {
     "squares-mixture": "models.squares:MixtureSquareFinder",
     "holes-template": "models.holes:TemplateHoleFinder",
     "quality-simple": "models.quality:SimpleQualityScorer",
+    "quality-ctf": "models.quality:CtfQualityScorer",
 }
 FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-template", "high": "quality-simple"}
 # Detectors that a config may ask for beside the quality of each high-mag frame.
@@ -96,10 +98,34 @@ def detect(detector: ObjectDetector, image: NDArray[Any], pixel_size_angstrom: f
     return finding
 
 
-def ask(model: Any, level: Level, image: NDArray[Any], pixel_size_angstrom: float | None) -> Finding:
+def conditions_of(frame: Frame, settings: QualitySettings) -> Conditions:
+    """How a micrograph was taken: what the frame says, else what the site set."""
+    open_beam = frame.open_beam_counts
+    if open_beam is None and settings.counts_per_electron is not None and frame.dose_e_per_a2:
+        open_beam = settings.counts_per_electron * frame.dose_e_per_a2 * frame.pixel_size_angstrom**2
+    return Conditions(
+        voltage_kv=settings.voltage_kv if frame.voltage_kv is None else frame.voltage_kv,
+        cs_mm=settings.cs_mm if frame.cs_mm is None else frame.cs_mm,
+        amplitude_contrast=settings.amplitude_contrast,
+        phase_shift_deg=None if settings.phase_plate else 0.0,
+        open_beam=settings.open_beam_counts if open_beam is None else open_beam,
+        mean_free_path_nm=settings.mean_free_path_nm,
+    )
+
+
+def ask(
+    model: Any,
+    level: Level,
+    image: NDArray[Any],
+    pixel_size_angstrom: float | None,
+    conditions: Conditions | None = None,
+) -> Finding:
     """The model's answer, checked: finite numbers inside a sane range, not too many of them."""
-    verb = model.judge if level == "high" else model.find
-    finding: Finding = verb(image, pixel_size_angstrom)
+    finding: Finding
+    if level == "high":
+        finding = model.judge(image, pixel_size_angstrom, conditions)
+    else:
+        finding = model.find(image, pixel_size_angstrom)
     if not isinstance(finding, ANSWERS[level]):
         raise TypeError(f"{model.name} gave a {type(finding).__name__}; a {ANSWERS[level].__name__} is expected")
     if not isinstance(finding, QualityFinding):
@@ -153,8 +179,9 @@ def unusable(image: NDArray[Any]) -> tuple[ErrorKind, str] | None:
 class Analyst:
     """Answers frames in worker threads; a model that fails or hangs is replaced by its fallback, and this is said."""
 
-    def __init__(self, settings: InferenceSettings) -> None:
+    def __init__(self, settings: InferenceSettings, quality: QualitySettings | None = None) -> None:
         self.settings = settings
+        self.quality = quality or QualitySettings()
         runtime.configure(runtime.Options(settings.providers, settings.model_threads, settings.timeout_s))
         chosen: dict[Level, str] = {"low": settings.squares, "medium": settings.holes, "high": settings.quality}
         self.models: dict[Level, AnyModel] = {}
@@ -240,7 +267,8 @@ class Analyst:
 
     async def _in_thread(self, model: AnyModel, frame: Frame, image: NDArray[Any]) -> Finding:
         known = frame.pixel_size_angstrom if frame.pixel_size_known else None
-        finding: Finding = await self._run(ask, model, frame.level, image, known)
+        conditions = conditions_of(frame, self.quality)
+        finding: Finding = await self._run(ask, model, frame.level, image, known, conditions)
         return finding
 
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -35,6 +35,9 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Epoch = Annotated[int, Meta(ge=0, le=2**31)]
 Side = Annotated[int, Meta(ge=1, le=65_536)]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
+Kilovolt = Annotated[float, Meta(ge=20.0, le=1_500.0)]
+Counts = Annotated[float, Meta(gt=0.0, le=1e12)]
+Millimetre = Annotated[float, Meta(ge=0.0, le=100.0)]
 
 Level = Literal["low", "medium", "high"]
 DType = Literal["|u1", "|i1", "<u2", "<i2", "<f4"]
@@ -208,6 +211,9 @@ class Frame(Message, frozen=True, kw_only=True, tag="frame"):
     defocus_um: Defocus | None = None
     dose_e_per_a2: Dose | None = None
     exposure_s: Second | None = None
+    voltage_kv: Kilovolt | None = None
+    cs_mm: Millimetre | None = None
+    open_beam_counts: Counts | None = None  # mean pixel value that this exposure gives through an empty hole
     grid_id: OptionalId = ""
     area_id: OptionalId = ""  # the square or hole that was asked for
     command_id: OptionalId = ""

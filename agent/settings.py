@@ -244,13 +244,25 @@ class InferenceSettings(Section):
 
     squares: Name = "squares-mixture"
     holes: Name = "holes-template"
-    quality: Name = "quality-simple"
+    quality: Name = "quality-ctf"
     detectors: tuple[Literal["gold"], ...] = ()  # run on every high-mag frame beside the quality
     gold_sizes_nm: tuple[Annotated[float, Field(ge=1, le=200)], ...] = ()  # empty: each frame says which sizes it holds
     threads: int = Field(default=1, ge=1, le=64)
     providers: tuple[Provider, ...] = ()
     model_threads: int = Field(default=0, ge=0, le=64)
     timeout_s: Positive = 60.0
+
+
+class QualitySettings(Section):
+    """How micrographs are taken, for the CTF fit and the thickness of the ice; what a frame itself says comes first."""
+
+    voltage_kv: float = Field(default=300.0, ge=20, le=1_500)
+    cs_mm: float = Field(default=2.7, ge=0, le=100)
+    amplitude_contrast: Fraction = 0.07
+    phase_plate: bool = False  # true: a phase shift is fitted, too
+    open_beam_counts: Positive | None = None  # mean pixel value of an exposure through an empty hole
+    counts_per_electron: Positive | None = None  # instead: the camera's counts, for frames that come with their dose
+    mean_free_path_nm: Positive | None = None  # None: by voltage, 303 nm at 300 kV
 
 
 class TimeoutSettings(Section):
@@ -292,6 +304,7 @@ class Settings(Section):
     suspend_when: tuple[Suspender, ...] = ()
     pixel_size_angstrom: dict[Level, Range] = {}  # per level: frames outside are refused as wrong magnification
     inference: InferenceSettings = InferenceSettings()
+    quality: QualitySettings = QualitySettings()
     timeouts_s: TimeoutSettings = TimeoutSettings()
     limits: LimitSettings = LimitSettings()
 

@@ -57,6 +57,9 @@ class Shot:
         nominal: bool = False,
         pixel_size_known: bool = True,
         foreign_ids: Mapping[str, int] | None = None,
+        voltage_kv: float | None = None,
+        cs_mm: float | None = None,
+        open_beam_counts: float | None = None,
     ) -> None:
         self.image = np.ascontiguousarray(image)
         self.level = level
@@ -70,6 +73,9 @@ class Shot:
         self.nominal = nominal  # its position is a layout of the driver's
         self.pixel_size_known = pixel_size_known
         self.foreign_ids = dict(foreign_ids or {})  # what the microscope software calls it
+        self.voltage_kv = voltage_kv
+        self.cs_mm = cs_mm
+        self.open_beam_counts = open_beam_counts
 
 
 class Desk:

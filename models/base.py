@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.conditions import Conditions
 from models.detections import HoleFinding, ObjectFinding, QualityFinding, SquareFinding
 
 Image = NDArray[Any]  # shape (rows, columns); any real dtype
@@ -45,8 +46,10 @@ class HoleFinder(Model, Protocol):
 class QualityScorer(Model, Protocol):
     """Judges a high-mag micrograph."""
 
-    def judge(self, image: Image, pixel_size_angstrom: float | None = None) -> QualityFinding:
-        """Quality of ``image`` (rows, columns)."""
+    def judge(
+        self, image: Image, pixel_size_angstrom: float | None = None, conditions: Conditions | None = None
+    ) -> QualityFinding:
+        """Quality of ``image`` (rows, columns), taken under ``conditions`` (``None``: the usual ones, see there)."""
         ...
 
 

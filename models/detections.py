@@ -10,7 +10,9 @@ import msgspec
 
 SquareLabel = Literal["good", "thick", "thin", "empty", "broken", "dark", "partial", "unknown"]
 HoleLabel = Literal["good", "thick", "thin", "empty", "dirty", "broken", "partial", "unknown"]
-MicrographLabel = Literal["good", "thick", "empty", "dirty", "crystalline", "dark", "saturated", "unknown"]
+MicrographLabel = Literal[
+    "good", "thick", "empty", "dirty", "crystalline", "edge", "broken", "dark", "saturated", "unknown"
+]
 Symmetry = Literal["square", "hexagonal", "oblique"]
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from simulators.clock import SimClock
 from simulators.faults import FaultKind, FaultPlan
-from simulators.specimen import Specimen, SpecimenSettings, View
+from simulators.specimen import Specimen, SpecimenSettings, View, detector
 from simulators.specimen.view import Matrix, image_to_stage
 
 Image = NDArray[Any]  # shape (rows, columns)
@@ -147,6 +147,11 @@ class VirtualMicroscope:
     def misplaced_um(self) -> tuple[float, float]:
         """How far the camera looks from where the stage says it does: what only an alignment can find out."""
         return self._error_um
+
+    def open_beam_counts(self, view: View) -> float | None:
+        """Mean counts of this exposure without a specimen: what a site measures once through an empty hole."""
+        gain = detector.camera_gain(view.dose_e_per_a2, view.pixel_size_angstrom)
+        return gain * view.dose_e_per_a2 * view.pixel_size_angstrom**2 or None
 
     # ------------------------------------------------------------------------------------------ stage
 

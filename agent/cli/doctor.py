@@ -117,7 +117,7 @@ def models(settings: "Settings") -> Iterator[Row]:
     from agent.inference import Analyst
 
     try:
-        analyst = Analyst(settings.inference)
+        analyst = Analyst(settings.inference, settings.quality)
     except (KeyError, ImportError, OSError) as error:
         yield Row("fail", "models", str(error.args[0] if error.args else error))
         return

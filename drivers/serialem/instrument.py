@@ -74,6 +74,7 @@ class Instrument:
         self._shift_um: tuple[float, float] | None = None  # image shift since the last reset; None: not known
         self._left_um = (0.0, 0.0)  # image shift that SerialEM's realignment left, and from which ours starts
         self._defocus_um: float | None = None  # underfocus, as left by the last autofocus or change
+        self._voltage_kv: float | None = 0.0  # 0: not asked yet; None: SerialEM cannot say
         self._told: set[str] = set()  # commands whose absence was told
         self._checked: set[str] = set()  # levels whose geometry was compared with SerialEM's points
 
@@ -283,7 +284,17 @@ class Instrument:
             defocus_um=self._defocus_um if level == "high" else None,
             dose_e_per_a2=dose,
             exposure_s=about[3] if about[3] >= 0 else None,
+            voltage_kv=self.voltage_kv() if level == "high" else None,
         )
+
+    def voltage_kv(self) -> float | None:
+        """High voltage in kV, where SerialEM can say it; asked once."""
+        if self._voltage_kv == 0.0:
+            value = self.perhaps("ReportHighVoltage")
+            value = value[0] if isinstance(value, tuple) and value else value
+            sane = isinstance(value, int | float) and 20 <= value <= 1500
+            self._voltage_kv = float(value) if sane else None
+        return self._voltage_kv
 
     def dose_of(self, buffer: str) -> float | None:
         """Dose of a buffer's image in electrons per square angstrom, where SerialEM knows it."""

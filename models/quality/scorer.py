@@ -3,6 +3,7 @@
 import numpy as np
 
 from models.base import Image, as_plain, source_fingerprint
+from models.conditions import Conditions
 from models.detections import MicrographLabel, QualityFinding
 from models.quality.statistics import real_space, spectral
 
@@ -32,15 +33,17 @@ class SimpleQualityScorer:
         """Hash of the code: there are no weights and no settings."""
         return source_fingerprint("models.quality")
 
-    def judge(self, image: Image, pixel_size_angstrom: float | None = None) -> QualityFinding:
+    def judge(
+        self, image: Image, pixel_size_angstrom: float | None = None, conditions: Conditions | None = None
+    ) -> QualityFinding:
         """Quality of ``image`` (rows, columns).
 
         Parameters
         ----------
         image
             High-mag micrograph, any real dtype, shape (rows, columns).
-        pixel_size_angstrom
-            Not needed; kept in ``features`` by the caller where it matters.
+        pixel_size_angstrom, conditions
+            Not needed: this scorer knows no optics.
 
         Raises
         ------

@@ -62,6 +62,10 @@ class ReplayedMicroscope(VirtualMicroscope):
         """High voltage; recordings do not hold it."""
         return 300.0
 
+    def open_beam_counts(self, view: View) -> float | None:
+        """Recordings do not hold it."""
+        return None
+
     def height_um(self, x_um: float, y_um: float) -> float:
         """Height of the stage when the nearest square was recorded."""
         for level in ("medium", "high", "low"):

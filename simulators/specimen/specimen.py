@@ -126,7 +126,8 @@ class Specimen:
             particles.stamp(found, xs, ys, phase, loss, px / 10, s.voltage_kv, self._species)
             if "gold" in s.content and "particles" not in s.content:
                 add_replica(phase, loss, foil, view, s)
-            add_grain(phase, foil, view, s)
+            centre = self.hole_at(view.x_um, view.y_um)
+            add_grain(phase, foil, view, s, centre.crystalline if centre else 0.0)
             loss += np.float32(m.LOSS_PER_RADIAN) * (phase - bare)
         if optics.matters(px, s.voltage_kv, view.defocus_um):
             turn = view.astigmatism_angle_deg

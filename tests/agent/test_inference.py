@@ -42,7 +42,7 @@ class Odd:
         self.answer = answer
         self.asked = 0
 
-    def find(self, image: Any, pixel_size_angstrom: float | None = None) -> Any:
+    def find(self, image: Any, pixel_size_angstrom: float | None = None, conditions: Any = None) -> Any:
         self.asked += 1
         answer = self.answer
         if isinstance(answer, Exception):

@@ -15,6 +15,7 @@ from agent.cli.driver import app as driver
 from agent.cli.find import app as find
 from agent.cli.keys import app as keys
 from agent.cli.proofread import proofread
+from agent.cli.replay import replay
 from agent.cli.report import report
 from agent.cli.run import run
 from agent.cli.session import app as session
@@ -29,7 +30,7 @@ Start with `cryonaut demo`: a whole simulated session of one grid, then a report
 
 app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown")
 
-for command in (demo, run, report, doctor, proofread):
+for command in (demo, run, report, doctor, proofread, replay):
     app.command(command)
 for group in (control, driver, find, keys, session, simulate, train):
     app.command(group)

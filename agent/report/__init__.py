@@ -40,7 +40,7 @@ def render(folder: Path, out: Path | None = None) -> Path:
     """
     folder = Path(folder)
     target = folder / FILE_NAME if out is None else out / FILE_NAME if out.is_dir() else out
-    page = _environment().get_template("report.html.jinja").render(**view_of(read(folder), time.time()))
+    page = environment().get_template("report.html.jinja").render(**view_of(read(folder), time.time()))
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
@@ -83,7 +83,8 @@ def view_of(record: Record, now_utc: float) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the templates are, and how they are filled: escaped, and nothing undefined."""
     environment = Environment(
         loader=PackageLoader("agent.report", ""),
         autoescape=True,

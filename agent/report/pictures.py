@@ -4,6 +4,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -78,6 +79,11 @@ def jpeg(grey: Grey, quality: int) -> Picture:
     if not done:
         return Picture(note="the picture could not be encoded")
     return Picture("data:image/jpeg;base64," + base64.b64encode(raw.tobytes()).decode(), grey.shape[1], grey.shape[0])
+
+
+def colour_jpeg(picture: NDArray[Any], quality: int) -> Picture:
+    """``picture`` (rows, columns, red green blue) as a JPEG inside a data URI."""
+    return jpeg(np.ascontiguousarray(picture[..., ::-1], np.uint8), quality)
 
 
 def view(image: Plain, side_px: int, quality: int = 72) -> Picture:

@@ -1,0 +1,267 @@
+"""A recorded session, replayed: the same decisions, byte for byte; with other settings or faults: what changed, why."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import recording
+from agent.cli import app
+from agent.errors import ConfigError, CryonautError
+from agent.recording.cues import cues
+from agent.recording.decisions import decisions
+from agent.recording.difference import compare
+from agent.recording.record import Record
+from agent.recording.trim import trim
+from agent.report.difference import render
+from agent.session import events as ev
+from agent.session.state import summary
+from simulators.replay.faults import HARMLESS, KINDS, ReplayFault, parse
+from simulators.replay.run import Options, Outcome, replay
+from tests import golden
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def recorded(name: str) -> Record:
+    return recording.read(golden.FOLDER / name)
+
+
+def played(name: str, out: Path, **options: Any) -> Outcome:
+    return asyncio.run(replay(recorded(name), out, Options(**options)))
+
+
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_the_golden_recordings_are_whole(name: str) -> None:
+    verdict = recording.verify(recorded(name))
+    assert verdict.whole, verdict.troubles
+    assert verdict.frames == verdict.all_frames > 0
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_a_golden_recording_gives_the_same_decisions_byte_for_byte(name: str, threads: int, tmp_path: Path) -> None:
+    outcome = played(name, tmp_path, changes={"inference.threads": threads, "inference.model_threads": threads})
+    if not outcome.same:
+        pytest.fail(
+            f"the decisions of tests/data/golden/{name} changed; if that is wanted, `{golden.ACCEPT}` accepts it:\n"
+            + golden.readable(compare(outcome.then, outcome.now)),
+            pytrace=False,
+        )
+    assert outcome.fingerprints[0] == outcome.fingerprints[1]
+    assert not outcome.played.diverged
+    assert not outcome.played.missing
+    assert end_of(outcome.now) == end_of(outcome.then)
+    assert recording.verify(outcome.now).whole
+
+
+def end_of(record: Record) -> dict[str, Any]:
+    """How a session ended, without its name and the hash of its config: threads are a setting, too."""
+    text = json.dumps(summary(record.state) | {"session_id": ""})
+    for config in {item.event.config for item in record.happened if isinstance(item.event, ev.EpochBegan)}:
+        text = text.replace(config, "config")
+    return dict(json.loads(text))
+
+
+def test_a_recording_of_a_replay_replays_too(tmp_path: Path) -> None:
+    first = played("advisor", tmp_path / "a")
+    second = asyncio.run(replay(first.now, tmp_path / "b"))
+    assert second.same
+    assert second.fingerprints == first.fingerprints
+
+
+def test_two_microscopes_at_once_do_not_leak_into_each_other(tmp_path: Path) -> None:
+    async def both() -> list[Outcome]:
+        jobs = [replay(recorded(name), tmp_path / name) for name in golden.NAMES]
+        return list(await asyncio.gather(*jobs))
+
+    for name, outcome in zip(golden.NAMES, asyncio.run(both()), strict=True):
+        assert outcome.same, name
+        assert [shot.frame.digest for shot in outcome.now.shots] == [shot.frame.digest for shot in outcome.then.shots]
+
+
+def test_exact_timing_keeps_the_gaps_and_the_decisions(tmp_path: Path) -> None:
+    record = recorded("advisor")
+    speed = 4.0
+    outcome = played("advisor", tmp_path, timing="exact", speed=speed)
+    assert outcome.same
+    first, last = record.shots[0].utc, record.shots[-1].utc
+    assert outcome.now.shots[-1].utc - outcome.now.shots[0].utc >= 0.9 * (last - first) / speed
+
+
+@pytest.mark.parametrize("moment", ["middle", "after"])
+def test_a_daemon_that_attaches_later_catches_up_with_the_same_decisions(moment: str, tmp_path: Path) -> None:
+    record = recorded("pilot")
+    attach = record.rows // 2 if moment == "middle" else record.rows
+    assert played("pilot", tmp_path, timing="exact", speed=1e3, attach=attach).same
+
+
+def test_a_burst_answers_every_frame(tmp_path: Path) -> None:
+    outcome = played("advisor", tmp_path, timing="burst")
+    assert len(outcome.now.shots) == len(outcome.then.shots)
+    assert not outcome.now.state.pending
+    assert outcome.now.state.phase == "stopped"
+
+
+@pytest.mark.parametrize("name", golden.NAMES)
+def test_a_session_taken_over_in_the_middle_ends_as_it_did(name: str, tmp_path: Path) -> None:
+    record = recorded(name)
+    outcome = played(name, tmp_path, start=record.rows // 2)
+    assert outcome.same
+    assert outcome.now.state.session_id == record.state.session_id
+    assert outcome.now.state.epoch == record.state.epoch + 1
+
+
+def test_what_if_goes_its_own_way_as_far_as_the_recording_knows_and_says_why(tmp_path: Path) -> None:
+    outcome = played("pilot", tmp_path, changes={"holes.per_square": 4})
+    assert not outcome.same
+    assert "expose" in outcome.played.diverged
+    assert outcome.played.missing
+    assert all("recorded" in text for text in outcome.played.missing)
+    assert outcome.now.state.phase == "stopped"
+    difference = compare(outcome.then, outcome.now)
+    assert {change.kind for change in difference.changes} == {"visited only now"}
+    assert len(difference.changes) == difference.counts[1]["holes exposed"] - difference.counts[0]["holes exposed"] == 4
+    page, as_json = render(outcome.then, outcome.now, difference, tmp_path / "report", list(outcome.played.notes))
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg") == 4
+    assert "http" not in text.replace("http-equiv", "")
+    assert len(json.loads(as_json.read_text(encoding="utf-8"))["changes"]) == 4
+
+
+def test_another_threshold_finds_the_same_squares_and_translates_the_operators_words(tmp_path: Path) -> None:
+    """With another number of squares the ids mean other places: the words are about places, not about names."""
+    outcome = played("pilot", tmp_path, changes={"exposure.autofocus": False})
+    assert outcome.played.diverged
+    accepted = [[s for s in r.state.grids["G1"].squares.values() if s.word == "accepted"] for r in
+                (outcome.then, outcome.now)]  # fmt: skip
+    assert [(s.x_um, s.y_um) for s in accepted[0]] == [(s.x_um, s.y_um) for s in accepted[1]]
+    assert outcome.now.state.exposures == outcome.then.state.exposures
+    assert not outcome.played.missing
+
+
+FAULTS = [ReplayFault(kind, "medium", 1) for kind in KINDS] + [ReplayFault("dark", "high", 2)]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.kind}-{f.level}")
+def test_every_fault_on_replay_ends_in_good_order(fault: ReplayFault, tmp_path: Path) -> None:
+    """The matrix: what only costs time changes no decision; a spoilt frame is told, costs its retry, and no more."""
+    outcome = played("pilot", tmp_path, faults=(fault,))
+    now, then = outcome.now.state, outcome.then.state
+    assert outcome.played.notes[-1].startswith(fault.kind) or any(
+        n.startswith(fault.kind) for n in outcome.played.notes
+    )
+    assert now.phase == "stopped", (now.phase, now.suspensions)
+    assert not now.pending
+    commanded = [
+        item.event.command.command_id for item in outcome.now.happened if isinstance(item.event, ev.CommandIssued)
+    ]
+    assert len(commanded) == len(set(commanded))
+    if fault.kind in HARMLESS:
+        assert outcome.same
+        return
+    errors = [item.event for item in outcome.now.happened if isinstance(item.event, ev.ErrorCounted)]
+    kinds = {"dark": "frame_dark", "truncated": "frame_wrong", "wrong_magnification": ""}
+    if kinds[fault.kind]:
+        assert errors[0].error == kinds[fault.kind]
+    if fault.level == "medium" and kinds[fault.kind]:
+        assert errors[0].will == "try again"
+        assert now.exposures == then.exposures
+        assert not compare(outcome.then, outcome.now).changes
+    if fault.level == "high":
+        assert now.exposures == then.exposures
+
+
+@pytest.mark.parametrize("kind", ["lost", "doubled", "dropped_driver", "killed_daemon", "truncated"])
+def test_faults_on_an_advisors_replay_are_told_and_the_rest_is_answered(kind: Any, tmp_path: Path) -> None:
+    outcome = played("advisor", tmp_path, faults=(ReplayFault(kind, "high", 1),))
+    assert outcome.now.state.phase == "stopped"
+    if kind in HARMLESS:
+        assert outcome.same
+    else:
+        assert len(outcome.now.shots) == len(outcome.then.shots) - 1
+        assert any("was refused" in note and "bytes of pixels" in note for note in outcome.played.notes)
+
+
+def test_a_wrong_magnification_is_refused_where_the_config_knows_the_right_one(tmp_path: Path) -> None:
+    outcome = played(
+        "pilot",
+        tmp_path,
+        changes={"pixel_size_angstrom": {"medium": [1000, 4000]}},
+        faults=(ReplayFault("wrong_magnification", "medium", 1),),
+    )
+    errors = [item.event for item in outcome.now.happened if isinstance(item.event, ev.ErrorCounted)]
+    assert errors[0].error == "frame_wrong"
+    assert "no medium magnification" in errors[0].why
+    assert outcome.now.state.exposures == outcome.then.state.exposures
+
+
+def test_a_damaged_recording_is_replayed_up_to_its_damage(tmp_path: Path) -> None:
+    part = recording.read(trim(recorded("pilot"), tmp_path / "part", until=40))
+    outcome = asyncio.run(replay(part, tmp_path / "out"))
+    assert outcome.same
+    assert outcome.played.beyond or outcome.now.rows >= part.rows
+
+
+def test_a_replay_needs_settings_frames_and_a_folder_of_its_own(tmp_path: Path) -> None:
+    copy = trim(recorded("advisor"), tmp_path / "copy")
+    (copy / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match="give --config"):
+        asyncio.run(replay(recording.read(copy), tmp_path / "out"))
+    record = recorded("advisor")
+    (tmp_path / "taken" / "advisor").mkdir(parents=True)
+    with pytest.raises(CryonautError, match="exists already"):
+        asyncio.run(replay(record, tmp_path / "taken"))
+    nothing = recording.read(trim(record, tmp_path / "nothing", until=record.shots[0].seq - 1))
+    with pytest.raises(CryonautError, match="nothing to replay"):
+        asyncio.run(replay(nothing, tmp_path / "no"))
+
+
+def test_cues_are_what_came_from_outside_in_order() -> None:
+    found = cues(recorded("advisor"))
+    assert [cue.kind for cue in found[:2]] == ["frame", "finding"]
+    assert sum(cue.kind == "measured" for cue in found) == 4
+    assert sum(cue.kind == "request" for cue in found) == 3
+    assert [cue.seq for cue in found] == sorted(cue.seq for cue in found)
+
+
+def test_decisions_hold_nothing_that_is_new_each_time() -> None:
+    record = recorded("pilot")
+    text = "\n".join(line.text for line in decisions(record))
+    assert record.state.session_id not in text
+    for word in ("elapsed_s", "taken_utc", "epoch", "fingerprint", "by local"):
+        assert word not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("dark:medium:2", ReplayFault("dark", "medium", 2)),
+        ("killed_daemon:5", ReplayFault("killed_daemon", "", 5)),
+        ("late", ReplayFault("late")),
+    ],
+)
+def test_faults_are_written_as_words(text: str, fault: ReplayFault) -> None:
+    assert parse(text) == fault
+    for bad in ("tea", "dark:medium:two", "dark:1:2"):
+        with pytest.raises(ValueError, match="fault"):
+            parse(bad)
+
+
+def test_the_command_line_replays_and_writes_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["replay", str(golden.FOLDER / "advisor"), "--out", str(tmp_path)]
+    app(arguments, result_action="return_value")
+    said = capsys.readouterr().out
+    assert "byte for byte" in said
+    assert (tmp_path / "advisor" / "difference.html").is_file()
+    for bad in (
+        ["--exact", "--burst"],
+        ["--attach", "noon"],
+        ["--weights", "hole=x"],
+        ["--fault", "tea"],
+        ["--speed", "0"],
+    ):
+        with pytest.raises(ConfigError):
+            app([*arguments[:2], "--out", str(tmp_path / "x"), *bad], result_action="return_value")

@@ -334,11 +334,15 @@ class Settings(Section):
         """What the site, or else the default, wants after an error of this kind."""
         return self.on_error.get(kind) or DEFAULT_ON_ERROR[kind]
 
-    def decision_hash(self) -> str:
-        """Hash of all settings that can change a decision (not of where files and sockets are)."""
+    def deciding(self) -> dict[str, Any]:
+        """All settings that can change a decision, as plain values (not where files, sockets and keys are)."""
         values = self.model_dump(mode="json", exclude={"endpoints", "keys", "web", "link", "limits"})
         values["session"].pop("folder")
-        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return values
+
+    def decision_hash(self) -> str:
+        """Hash of all settings that can change a decision."""
+        text = json.dumps(self.deciding(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

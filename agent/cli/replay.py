@@ -100,7 +100,6 @@ def _changes(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     from agent.cli.settings import load_settings
     from agent.cli.settings import parse as parse_changes
-    from agent.recording.manifest import plain_settings
 
     changes = parse_changes(set_)
     for text in weights:
@@ -108,7 +107,7 @@ def _changes(
         if not equals or level not in ("squares", "holes", "quality"):
             raise ConfigError(f"--weights {text!r}: write squares=NAME, holes=NAME or quality=NAME")
         changes[f"inference.{level}"] = name
-    base = plain_settings(load_settings(config, ())) if config is not None else None
+    base = load_settings(config, ()).deciding() if config is not None else None
     return changes, base
 
 

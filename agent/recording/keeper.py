@@ -12,7 +12,6 @@ from agent.journal import Journal
 from agent.recording.manifest import (
     FrameSum,
     Manifest,
-    plain_settings,
     read_manifest,
     versions,
     write_manifest,
@@ -77,7 +76,7 @@ class Keeper:
             ended=ended,
             events=seq,
             chain=chain,
-            configs={**known, self.settings.decision_hash(): plain_settings(self.settings)},
+            configs={**known, self.settings.decision_hash(): self.settings.deciding()},
             models=self.models,
             versions=versions(),
             frames=sums,

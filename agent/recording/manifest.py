@@ -9,13 +9,10 @@ from typing import Any
 import msgspec
 
 from agent import __version__
-from agent.settings import Settings
 
 FILE_NAME = "manifest.json"
 FORMAT = 1
 PACKAGES = ("numpy", "scipy", "opencv-python", "opencv-python-headless", "scikit-learn", "onnxruntime")
-# where files and sockets are: no decision hangs on them, and paths are nobody else's business
-LEFT_OUT = {"endpoints", "keys"}
 
 
 class FrameSum(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +56,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Settings as they stand in a manifest: without endpoints, keys and the folder."""
-    values: dict[str, Any] = settings.model_dump(mode="json", exclude=LEFT_OUT, exclude_defaults=False)
-    values["session"].pop("folder", None)
-    return values
 
 
 def read_manifest(folder: Path) -> tuple[Manifest | None, str]:

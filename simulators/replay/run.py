@@ -135,11 +135,11 @@ def settings_for(record: Record, out: Path, options: Options, *, fixed_ports: bo
     names = ("drivers", "control", "events")
     ports = _free_ports(len(names)) if fixed_ports else ["*"] * len(names)
     values["endpoints"] = {n: f"tcp://127.0.0.1:{p}" for n, p in zip(names, ports, strict=True)} | {"health": ""}
-    values["keys"] = None
+    values["web"] = {"address": ""}
     # a busy machine is no lost driver, and a reading of that night is not known any more
     link = {"lost_after_s": 600.0, "safe_after_s": 600.0, "idle_notice_s": 1e6, "heartbeat_s": 1.0}
     values["link"] = link
-    values["limits"] = {**values.get("limits", {}), "free_disk_gb": 0.0}
+    values["limits"] = {"free_disk_gb": 0.0, "frame_mb": 1024}
     return check(Settings, values, str(record.folder))
 
 

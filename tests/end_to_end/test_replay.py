@@ -1,7 +1,11 @@
 """A recorded session, replayed: the same decisions, byte for byte; with other settings or faults: what changed, why."""
 
 import asyncio
+import atexit
 import json
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +29,16 @@ from tests import golden
 pytestmark = pytest.mark.timeout(120)
 
 
-def recorded(name: str) -> Record:
+def kept(name: str) -> Record:
     return recording.read(golden.FOLDER / name)
+
+
+@cache
+def recorded(name: str) -> Record:
+    """The golden recording with the decisions of this version: only the golden test is about those of the last."""
+    out = Path(tempfile.mkdtemp(prefix="replay-"))
+    atexit.register(shutil.rmtree, out, ignore_errors=True)
+    return asyncio.run(replay(kept(name), out)).now
 
 
 def played(name: str, out: Path, **options: Any) -> Outcome:
@@ -35,7 +47,7 @@ def played(name: str, out: Path, **options: Any) -> Outcome:
 
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_the_golden_recordings_are_whole(name: str) -> None:
-    verdict = recording.verify(recorded(name))
+    verdict = recording.verify(kept(name))
     assert verdict.whole, verdict.troubles
     assert verdict.frames == verdict.all_frames > 0
 
@@ -43,7 +55,8 @@ def test_the_golden_recordings_are_whole(name: str) -> None:
 @pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("name", golden.NAMES)
 def test_a_golden_recording_gives_the_same_decisions_byte_for_byte(name: str, threads: int, tmp_path: Path) -> None:
-    outcome = played(name, tmp_path, changes={"inference.threads": threads, "inference.model_threads": threads})
+    changes = {"inference.threads": threads, "inference.model_threads": threads}
+    outcome = asyncio.run(replay(kept(name), tmp_path, Options(changes=changes)))
     if not outcome.same:
         pytest.fail(
             f"the decisions of tests/data/golden/{name} changed; if that is wanted, `{golden.ACCEPT}` accepts it:\n"
@@ -66,15 +79,16 @@ def end_of(record: Record) -> dict[str, Any]:
 
 
 def test_a_recording_of_a_replay_replays_too(tmp_path: Path) -> None:
-    first = played("advisor", tmp_path / "a")
-    second = asyncio.run(replay(first.now, tmp_path / "b"))
-    assert second.same
-    assert second.fingerprints == first.fingerprints
+    again = played("advisor", tmp_path)
+    assert again.same
+    assert again.fingerprints[0] == again.fingerprints[1]
 
 
 def test_two_microscopes_at_once_do_not_leak_into_each_other(tmp_path: Path) -> None:
+    records = {name: recorded(name) for name in golden.NAMES}
+
     async def both() -> list[Outcome]:
-        jobs = [replay(recorded(name), tmp_path / name) for name in golden.NAMES]
+        jobs = [replay(record, tmp_path / name) for name, record in records.items()]
         return list(await asyncio.gather(*jobs))
 
     for name, outcome in zip(golden.NAMES, asyncio.run(both()), strict=True):
@@ -251,7 +265,7 @@ def test_faults_are_written_as_words(text: str, fault: ReplayFault) -> None:
 
 
 def test_the_command_line_replays_and_writes_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["replay", str(golden.FOLDER / "advisor"), "--out", str(tmp_path)]
+    arguments = ["replay", str(recorded("advisor").folder), "--out", str(tmp_path)]
     app(arguments, result_action="return_value")
     said = capsys.readouterr().out
     assert "byte for byte" in said

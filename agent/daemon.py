@@ -23,7 +23,7 @@ import structlog
 import zmq
 import zmq.asyncio
 
-from agent import __version__, health
+from agent import __version__, health, systemd
 from agent.advice import Adviser
 from agent.control import ControlServer
 from agent.core import Core
@@ -37,6 +37,8 @@ from agent.intake import Intake
 from agent.journal import Journal
 from agent.keys import Keyring, is_loopback
 from agent.links import Links
+from agent.metrics import METRICS
+from agent.notifier import Notifier
 from agent.recording.keeper import Keeper
 from agent.session import inputs as inp
 from agent.settings import Settings
@@ -81,7 +83,8 @@ class Daemon:
         self.core: Core
         self.door: Door
         self.intake: Intake
-        self.web: WebPage
+        self.notifier: Notifier
+        self.web: WebPage | None = None
         self.endpoints: dict[str, str] = {}
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
@@ -107,8 +110,10 @@ class Daemon:
                         **self.endpoints,
                     )
                     self.ready.set()
+                    systemd.notify("READY=1")
                     await self._stop.wait()
                     log.info("daemon.stopping", events=self.core.state.seq)
+                    systemd.notify("STOPPING=1")
                     for task in running:
                         task.cancel()
                 await asyncio.to_thread(self._keeper.end)
@@ -173,6 +178,9 @@ class Daemon:
                     )
                 jobs["health"] = partial(self._serve_health, settings.endpoints.health)
                 self.endpoints["health"] = settings.endpoints.health
+            self.notifier = Notifier(self.core, self.folder, settings.notices)
+            stack.callback(self.notifier.close)
+            jobs |= {"notices": self.notifier.watch, "notices.post": self.notifier.post, "watchdog": self._watchdog}
             if settings.web.address:
                 self.web = self._page(stack, desk)
                 jobs |= {"page": self.web.run, "page.stream": self.web.hub.run}
@@ -184,7 +192,7 @@ class Daemon:
             yield jobs
 
     def _page(self, stack: AsyncExitStack, desk: Desk) -> WebPage:
-        web = WebPage(self.settings, desk, Lamps(self.core, self.disk_trouble))
+        web = WebPage(self.settings, desk, Lamps(self.core, self.disk_trouble, self.notifier.lamp))
         web.on_listening = lambda address: self.endpoints.update(page=address)
         stack.callback(web.close)
         return web
@@ -237,8 +245,26 @@ class Daemon:
         limit = self.settings.limits.free_disk_gb
         return f"{free_gb:.1f} GB free, limits.free_disk_gb asks for {limit:g}" if free_gb < limit else ""
 
+    def warnings(self) -> dict[str, str]:
+        """What a person should mend though the night can go on."""
+        found = {}
+        state, text = self.notifier.lamp()
+        METRICS.notices_failing.set(state == "bad")
+        METRICS.disk_free.set(shutil.disk_usage(self.folder).free)
+        METRICS.pages_open.set(len(self.web.hub.pages) if self.web is not None else 0)
+        if state != "well":
+            found["notices"] = text
+        if self.web is not None and self.web.trouble:
+            found["page"] = self.web.trouble
+        return found
+
+    async def _watchdog(self) -> None:
+        await systemd.feed_watchdog(
+            lambda: self.core.steps, lambda: f"{self.core.state.phase}: {self.core.state.exposures} exposures"
+        )
+
     async def _serve_health(self, address: str) -> None:
-        server = health.server(address, self.core, self.disk_trouble)
+        server = health.server(address, self.core, self.disk_trouble, self.warnings)
         try:
             await server.serve()
         except SystemExit as error:  # uvicorn's way to say that the port is taken

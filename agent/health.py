@@ -5,8 +5,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from typing import Any
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -18,16 +16,9 @@ from starlette.routing import Route
 from agent.core import Core
 from agent.metrics import METRICS
 from agent.session.state import PHASE_MOVES
+from agent.web.serve import Server
 
 STUCK_AFTER_S = 30.0
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn inside the daemon's own loop: signals stay the daemon's."""
-
-    @contextmanager
-    def capture_signals(self) -> Any:
-        yield
 
 
 def troubles(core: Core, free_disk_ok: Callable[[], str]) -> dict[str, str]:
@@ -46,8 +37,11 @@ def troubles(core: Core, free_disk_ok: Callable[[], str]) -> dict[str, str]:
 
 
 def refresh(core: Core) -> None:
-    """Bring the gauges up to date."""
+    """Bring the gauges of the session up to date; those of disk, notices and pages are set by their owners."""
     state = core.state
+    holes = (h for g in state.grids.values() for s in g.squares.values() for h in s.holes.values())
+    METRICS.good.set(sum(hole.quality_label == "good" for hole in holes))
+    METRICS.idle_seconds.set(max(0.0, core.clock() - state.progress_utc) if state.progress_utc else 0.0)
     METRICS.exposures.set(state.exposures)
     METRICS.suspended.set(bool(state.suspensions))
     METRICS.degraded.set(bool(state.degraded))
@@ -57,8 +51,10 @@ def refresh(core: Core) -> None:
         METRICS.phase.labels(phase=phase).set(phase == state.phase)
 
 
-def application(core: Core, free_disk_ok: Callable[[], str]) -> Starlette:
-    """The three routes."""
+def application(
+    core: Core, free_disk_ok: Callable[[], str], warnings: Callable[[], dict[str, str]] = dict
+) -> Starlette:
+    """The three routes; ``warnings`` are told by ``/health/ready`` and do not make it fail."""
 
     async def live(_: Request) -> Response:
         idle = time.monotonic() - core.last_step
@@ -69,20 +65,29 @@ def application(core: Core, free_disk_ok: Callable[[], str]) -> Starlette:
     async def ready(_: Request) -> Response:
         found = troubles(core, free_disk_ok)
         body = {"ready": not found, "phase": core.state.phase, "troubles": found, "degraded": core.state.degraded}
+        body["warnings"] = warnings()
         return JSONResponse(body, status_code=503 if found else 200)
 
     async def metrics(_: Request) -> Response:
         refresh(core)
+        warnings()  # sets the gauges of disk, notices and pages
         return Response(generate_latest(METRICS.registry), media_type=CONTENT_TYPE_LATEST)
 
     routes = [Route("/health/live", live), Route("/health/ready", ready), Route("/metrics", metrics)]
     return Starlette(routes=routes)
 
 
-def server(address: str, core: Core, free_disk_ok: Callable[[], str]) -> uvicorn.Server:
+def server(
+    address: str, core: Core, free_disk_ok: Callable[[], str], warnings: Callable[[], dict[str, str]] = dict
+) -> uvicorn.Server:
     """A server for ``host:port``; run it with ``await server.serve()``."""
     host, _, port = address.rpartition(":")
     config = uvicorn.Config(
-        application(core, free_disk_ok), host=host, port=int(port), log_config=None, access_log=False, lifespan="off"
+        application(core, free_disk_ok, warnings),
+        host=host,
+        port=int(port),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
     )
-    return _Server(config)
+    return Server(config)

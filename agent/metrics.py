@@ -20,6 +20,12 @@ class Metrics:
         self.phase = Gauge("cryonaut_phase", "1 for the phase the session is in", ["phase"], registry=r)
         self.pending = Gauge("cryonaut_frames_pending", "Frames whose analysis is due", registry=r)
         self.notices_dropped = Counter("cryonaut_previews_dropped", "Events watchers were too slow for", registry=r)
+        self.notices = Counter("cryonaut_notices", "Notices sent, and attempts that failed", ["result"], registry=r)
+        self.notices_failing = Gauge("cryonaut_notices_failing", "1 while notices cannot be sent", registry=r)
+        self.good = Gauge("cryonaut_micrographs_good", "Good micrographs of this session", registry=r)
+        self.disk_free = Gauge("cryonaut_disk_free_bytes", "Room left for frames, in bytes", registry=r)
+        self.idle_seconds = Gauge("cryonaut_idle_seconds", "Time since something was last finished, in s", registry=r)
+        self.pages_open = Gauge("cryonaut_pages_open", "Browsers that have the page open", registry=r)
         buckets = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
         self.ingest_seconds = Histogram(
             "cryonaut_ingest_seconds", "From a frame's turn to its acknowledgement", registry=r, buckets=buckets

@@ -79,6 +79,13 @@ class WebSettings(Section):
         return self
 
 
+class NoticeSettings(Section):
+    """Who is told when something stops, and when it goes on."""
+
+    to: Path | None = None  # file, mode 600, with one apprise address a line; none: nobody is told
+    after_s: float = Field(default=60.0, ge=0, le=86_400)  # a hold is told when it has lasted for so long
+
+
 class LinkSettings(Section):
     """Heartbeats and what silence means."""
 
@@ -292,6 +299,7 @@ class Settings(Section):
     endpoints: Endpoints = Endpoints()
     keys: Path | None = None  # folder made by `cryonaut keys new`; needed off loopback
     web: WebSettings = WebSettings()
+    notices: NoticeSettings = NoticeSettings()
     link: LinkSettings = LinkSettings()
     atlas: AtlasSettings = AtlasSettings()
     squares: SquareSettings = SquareSettings()
@@ -336,7 +344,7 @@ class Settings(Section):
 
     def deciding(self) -> dict[str, Any]:
         """All settings that can change a decision, as plain values (not where files, sockets and keys are)."""
-        values = self.model_dump(mode="json", exclude={"endpoints", "keys", "web", "link", "limits"})
+        values = self.model_dump(mode="json", exclude={"endpoints", "keys", "web", "notices", "link", "limits"})
         values["session"].pop("folder")
         return values
 

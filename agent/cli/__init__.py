@@ -14,6 +14,7 @@ from agent.cli.doctor import doctor
 from agent.cli.driver import app as driver
 from agent.cli.find import app as find
 from agent.cli.keys import app as keys
+from agent.cli.notices import app as notices
 from agent.cli.proofread import proofread
 from agent.cli.replay import replay
 from agent.cli.report import report
@@ -32,7 +33,7 @@ app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown
 
 for command in (demo, run, report, doctor, proofread, replay):
     app.command(command)
-for group in (control, driver, find, keys, session, simulate, train):
+for group in (control, driver, find, keys, notices, session, simulate, train):
     app.command(group)
 
 

@@ -37,7 +37,7 @@ const link = new Link({
     const clock = by("clock");
     clock.textContent = stale
       ? link.heard ? `no word for ${Math.round(silent_s)} s` : "connecting …"
-      : `live ${new Date(Number(clock.dataset.utc || 0) * 1000).toLocaleTimeString("en-GB", { hourCycle: "h23" })}`;
+      : clock.dataset.utc ? `live ${new Date(Number(clock.dataset.utc) * 1000).toLocaleTimeString("en-GB", { hourCycle: "h23" })}` : "live";
     clock.classList.toggle("bad", stale);
     clock.dataset.state = stale ? "stale" : "live";
     enable();
@@ -48,6 +48,7 @@ async function reload() {
   loading = true;
   try {
     model.loadSession(await link.get("/api/session"));
+    panels.showPulse(model.summary);
     const grids = model.summary.grids.map((grid) => grid.id);
     const grid = look.grid && grids.includes(look.grid) ? look.grid : model.summary.grid_id || grids[0] || "";
     model.seq = 0;

@@ -23,6 +23,12 @@ function text(id, words) {
   if (node.textContent !== words) node.textContent = words;
 }
 
+function nothing(id, words) {
+  const item = element("li", null, "soft");
+  item.textContent = words;
+  by(id).replaceChildren(item);
+}
+
 export function hours(h) {
   if (!Number.isFinite(h)) return "–";
   const minutes = Math.round(h * 60);
@@ -80,7 +86,7 @@ function figures(s) {
   const share = c.judged ? `${Math.round((100 * c.good) / c.judged)} %` : "–";
   const left = f.budget_h - f.spent_h;
   const rows = [
-    ["exposures", String(c.exposures), f.left != null ? `about ${f.left} to come` : ""],
+    ["exposures", String(c.exposures), f.left ? `about ${f.left} to come` : ""],
     ["good", share, `${c.good} of ${c.judged} judged`],
     ["pace", f.per_hour ? `${number(f.per_hour)}/h` : "–", f.shot_s ? `${number(f.shot_s)} s a shot` : ""],
     ["squares", `${c.squares_mapped}/${c.squares}`, "visited"],
@@ -110,7 +116,7 @@ function queue(s) {
     element("span", item, "soft why").textContent = row.now ? "now" : row.why;
     return item;
   });
-  if (!s.queue.length) by("queue").textContent = s.phase === "stopped" ? "The session has ended." : "Nothing is planned.";
+  if (!s.queue.length) nothing("queue", s.phase === "stopped" ? "The session has ended." : "Nothing is planned.");
   text("forecast", s.forecast.ends_utc ? `about ${s.forecast.left} exposures, until ${clock(s.forecast.ends_utc)}` : "");
 }
 
@@ -251,7 +257,7 @@ export function showShot(hole, detail, frame) {
     if (line.by && line.by !== "agent") element("b", item).textContent = ` ${line.by}`;
     return item;
   });
-  if (!story.length) by("story").textContent = hole || !detail ? "Choose a hole to see why it was taken." : "";
+  if (!story.length) nothing("story", "Choose a hole to see why it was taken.");
 }
 
 const UNITS = { angstrom: " Å", nm: " nm", um: " µm", deg: "°" };

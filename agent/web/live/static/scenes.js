@@ -161,7 +161,7 @@ function drawSquare(pen, model, square, look, at, unit) {
     const r = hole.r * unit * pen.scale;
     if (look.chosen.has(hole.id)) ring(ctx, x, y, r + 4, WHITE, 2.5);
     else if (hole.id === look.hole) ring(ctx, x, y, r + 4, WHITE, 1.5, [4, 3]);
-    if (hole.word === "accepted") badge(ctx, "✓", x + r * 0.8, y - r * 0.8);
+    if (hole.word === "accepted" && r > 9) badge(ctx, "✓", x + r * 0.8, y - r * 0.8);
     if (r > 15) {
       tag(pen, short(hole.id).split("-")[1], ...at(hole.x, hole.y), r > 26 ? -5 : 0);
       if (r > 26) tag(pen, (hole.quality ?? hole.score).toFixed(2), ...at(hole.x, hole.y), 9);

@@ -1,7 +1,5 @@
 """A real browser, where there is one: Debian's chromium through playwright; elsewhere these tests are skipped."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,12 +8,10 @@ from typing import Any
 import pytest
 
 from agent.settings import Settings
+from tests.browser.browse import CHROMIUM
 from tests.end_to_end.scene import quick_settings
 from tests.ports import free_endpoints
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: `pip install -e '.[dev]'`")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
 FLAGS = [
     "--no-sandbox",
@@ -32,8 +28,9 @@ PATIENCE_MS = 75_000
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A running browser with a fresh profile."""
-    if not CHROMIUM:
-        pytest.skip("no chromium here: `apt-get install chromium`, or set CHROMIUM to its path")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: `pip install -e '.[dev]'`")
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: `apt-get install chromium`, or set CRYONAUT_CHROMIUM to its path")
     with sync_api.sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield made

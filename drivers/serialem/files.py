@@ -17,7 +17,8 @@ from drivers.serialem.navfile import MapTransform, NavItem, map_of, read_nav, wr
 from drivers.serialem.navigator import GREEN, LABEL, RED, YELLOW
 
 Image = NDArray[Any]  # shape (rows, columns), top row first
-TIFFS = (".tif", ".tiff", ".eer")
+TIFFS = (".tif", ".tiff")
+EER_COMPRESSIONS = (65000, 65001, 65002)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ def read_section(path: Path, section: int = 0) -> Image:
     try:
         if path.suffix.lower() in TIFFS:
             return _read_tiff(path, section)
+        if path.suffix.lower() == ".eer":
+            return _read_eer(path)
         return _read_mrc(path, section)
     except (OSError, ValueError, IndexError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -98,15 +101,43 @@ def _read_tiff(path: Path, section: int) -> Image:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        if path.suffix.lower() == ".eer":
-            frames = iter(file.pages)
-            total = next(frames).asarray().astype(np.uint16)
-            for page in frames:
-                total += page.asarray()
-            return np.ascontiguousarray(total)
         if not 0 <= section < len(file.pages):
             raise BadFileError(f"{path}: section {section}; it has {len(file.pages)}")
         return np.ascontiguousarray(file.pages[section].asarray())
+
+
+def _read_eer(path: Path) -> Image:
+    """Electrons in each pixel, summed over all frames; an integrated image that some writers put first is left out."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        total: Image | None = None
+        for page in file.pages:
+            if int(page.compression) not in EER_COMPRESSIONS:
+                continue
+            try:
+                frame = page.asarray()
+            except (ValueError, ImportError) as error:
+                if not _has_codecs():
+                    text = "EER frames need the package imagecodecs: pip install 'cryonaut[eer]'"
+                    raise BadFileError(f"{path}: {text}") from error
+                raise
+            if total is None:
+                total = np.zeros(frame.shape, np.uint16)
+            total += frame
+        if total is None:
+            raise BadFileError(
+                f"{path}: holds no EER frame; its first page has compression {file.pages[0].compression}"
+            )
+        return total
+
+
+def _has_codecs() -> bool:
+    try:
+        import imagecodecs  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def nav_beside(image: Path, section: int = 0) -> Path:

@@ -1,4 +1,9 @@
-"""SerialEM's .mdoc files: what it noted of each image of a stack."""
+"""SerialEM's .mdoc files: what it noted of each image of a stack.
+
+The package mdocfile reads them, too, and the tests hold this module against it. It is not used here because it needs
+pandas, which the microscope PC should not have to carry, leaves out the ``[Image = …]`` sections of image series, and
+names no line of a damaged file.
+"""
 
 import re
 from dataclasses import dataclass, field

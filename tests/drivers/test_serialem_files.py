@@ -1,5 +1,6 @@
 """SerialEM's files: real ones where they are at hand, written ones read back, damaged ones refused in one line."""
 
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -79,6 +80,120 @@ def test_real_mdoc_files(name: str, images: int, pixel: float) -> None:
     if images == 11:
         assert entries[0].frame_file == "chrom_07_ts_010_167_000_-0.0.mrc"
         assert entries[0].underfocus_um == 5.5
+
+
+def test_our_reader_of_mdoc_files_and_mdocfile_agree(tmp_path: Path) -> None:
+    """A second way to read the same lines; image series, which mdocfile leaves out, are read by ours."""
+    mdocfile = pytest.importorskip("mdocfile")
+    written = tmp_path / "a.mrc.mdoc"
+    written.write_text(
+        "ImageFile = a.mrc\nDataMode = 1\n\n[T = made for a test]\n\n[ZValue = 0]\n"
+        "StagePosition = 1.5 -2\nStageZ = 3\nTiltAngle = 0.5\nPixelSpacing = 2.5\nTargetDefocus = -1\nNote = a = b\n\n"
+        "[ZValue = 1]\nStagePosition = -7 8.25\nStageZ = 4\nTiltAngle = -3\nPixelSpacing = 5\nTargetDefocus = -2\n"
+    )
+    files = [written, *sorted(REAL.glob("*.mdoc"))]
+    for path in files:
+        ours, theirs = read_mdoc(path), mdocfile.read(path)
+        entries = [entry for entry in ours.entries if entry.kind == "ZValue"]
+        rows = theirs[theirs["ZValue"].notna()]
+        assert [entry.section for entry in entries] == [int(z) for z in rows["ZValue"]]
+        for entry, (_, row) in zip(entries, rows.iterrows(), strict=True):
+            assert entry.stage is not None
+            assert (entry.stage.x_um, entry.stage.y_um) == tuple(map(float, row["StagePosition"]))
+            assert (entry.stage.z_um, entry.stage.tilt_deg) == (row["StageZ"], row["TiltAngle"])
+            if path is not written:  # mdocfile puts the head's pixel size in place of each section's own
+                assert entry.pixel_size_angstrom == row["PixelSpacing"]
+            assert entry.underfocus_um == -row["TargetDefocus"]
+    series = tmp_path / "series.mdoc"
+    series.write_text("ImageSeries = 1\n\n[Image = one.tif]\nStagePosition = 1 2\n")
+    assert [entry.name for entry in read_mdoc(series).entries] == ["one.tif"]
+
+
+# -------------------------------------------------------------------------------------------------- electron events
+
+
+def eer_frame(counts: np.ndarray) -> bytes:
+    """One frame of the 7-bit kind: for each electron the pixels skipped before it, then its place in the pixel."""
+    bits = ""
+    skipped = 0
+    for count in counts.ravel():
+        assert count in (0, 1)
+        if not count:
+            skipped += 1
+            continue
+        while skipped >= 127:
+            bits += format(127, "07b")[::-1]
+            skipped -= 127
+        bits += format(skipped, "07b")[::-1] + "0110"
+        skipped = 0
+    while skipped >= 127:
+        bits += format(127, "07b")[::-1]
+        skipped -= 127
+    bits += format(skipped, "07b")[::-1] + "0000"
+    bits += "0" * (-len(bits) % 64)  # whole words, as cameras write them
+    return bytes(int(bits[at : at + 8][::-1], 2) for at in range(0, len(bits), 8))
+
+
+def write_eer(path: Path, frames: list[bytes], shape: tuple[int, int], integrated: bytes = b"") -> None:
+    """A BigTIFF of electron-event frames, with an integrated image of 8 bits before them where one is given."""
+    pages = ([(integrated, 1)] if integrated else []) + [(frame, 65001) for frame in frames]
+    out = bytearray(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
+    link = 8
+    for data, compression in pages:
+        place = len(out)
+        out += data + b"\0" * (-len(data) % 8)
+        about = len(out)
+        out += b"<metadata></metadata>\0\0\0"
+        struct.pack_into("<Q", out, link, len(out))
+        tags = [(256, 4, shape[1]), (257, 4, shape[0]), (258, 3, 8 if compression == 1 else 1), (259, 3, compression)]
+        tags += [(262, 3, 1), (273, 16, place), (277, 3, 1), (278, 4, shape[0]), (279, 16, len(data))]
+        out += struct.pack("<Q", len(tags) + 1)
+        for tag, kind, value in tags:
+            out += struct.pack("<HHQQ", tag, kind, 1, value)
+        out += struct.pack("<HHQQ", 65001, 7, 21, about)
+        link = len(out)
+        out += struct.pack("<Q", 0)
+    path.write_bytes(bytes(out))
+
+
+@pytest.mark.parametrize("with_integrated", [False, True])
+def test_an_eer_file_is_the_sum_of_its_frames(tmp_path: Path, with_integrated: bool) -> None:
+    pytest.importorskip("imagecodecs")
+    rng = np.random.default_rng(5)
+    counts = (rng.random((7, 40, 56)) < 0.02).astype(np.uint8)
+    integrated = bytes(range(200)) * 12 if with_integrated else b""
+    write_eer(tmp_path / "a.eer", [eer_frame(frame) for frame in counts], (40, 56), integrated[: 40 * 56])
+    total = read_section(tmp_path / "a.eer")
+    assert total.dtype == np.uint16
+    np.testing.assert_array_equal(total, counts.sum(axis=0))
+
+
+def test_without_the_codec_one_line_says_what_to_install(tmp_path: Path) -> None:
+    write_eer(tmp_path / "a.eer", [eer_frame(np.eye(16, dtype=np.uint8))], (16, 16))
+    code = (
+        "import sys; sys.modules['imagecodecs'] = None\n"
+        "from pathlib import Path\n"
+        "from agent.errors import BadFileError\n"
+        "from drivers.serialem.files import read_section\n"
+        "try: read_section(Path(sys.argv[1]))\n"
+        "except BadFileError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.eer")],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    (line,) = done.stdout.strip().splitlines()
+    assert "pip install 'cryonaut[eer]'" in line, done.stderr
+
+
+def test_an_eer_file_without_frames_is_refused(tmp_path: Path) -> None:
+    write_eer(tmp_path / "a.eer", [], (16, 16), bytes(256))
+    with pytest.raises(BadFileError, match="holds no EER frame"):
+        read_section(tmp_path / "a.eer")
 
 
 # -------------------------------------------------------------------------------------------------- written files

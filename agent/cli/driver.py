@@ -87,3 +87,41 @@ def serve(
     settings = load(config, http__host=host, http__port=port)
     logs.configure(json=None if log == "auto" else log == "json")
     run(settings, partial(print, flush=True))
+
+
+@leginon.command
+def install(
+    *,
+    dir: Path,
+    shell: Literal["bash", "csh"] = "bash",
+    shrunk: bool = False,
+    config: Annotated[Path | None, Parameter(alias="-c")] = None,
+    meet: Path | None = None,
+) -> None:
+    """Write the two scripts that Leginon's score target finders source: squares and holes.
+
+    Put their paths into the settings of "Square Targeting" (squares) and "Exposure Targeting" (holes). The first image
+    starts finders that stay warm for half an hour; nothing has to run beforehand. Such as:
+
+    - `cryonaut driver leginon install --dir /opt/cryonaut-leginon`
+    - `cryonaut driver leginon install --dir /opt/cryonaut-leginon --shrunk`
+
+    Parameters
+    ----------
+    dir
+        Folder for the scripts; its path must hold no space.
+    shell
+        bash, or csh for sites whose Leginon sources csh scripts.
+    shrunk
+        Holes in pixels of the image as Leginon bins it; for hole images above 1440 pixels.
+    config
+        YAML file of the driver whose `finders` name the models (default: the built-in ones).
+    meet
+        Folder in which scripts and warm finders meet (default: /tmp/cryonaut-UID).
+    """
+    from drivers.leginon.command.install import install as write
+    from drivers.leginon.settings import LeginonSettings, load
+
+    finders = (load(config) if config is not None else LeginonSettings()).finders
+    for path in write(dir, shell=shell, shrunk=shrunk, squares=finders.squares, holes=finders.holes, meet=meet):
+        print(path)

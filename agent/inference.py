@@ -5,6 +5,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -25,11 +26,14 @@ log = structlog.get_logger("inference")
 # The models that a config may name, and for each level the one that needs nothing but numpy and OpenCV.
 REGISTRY: dict[str, str] = {
     "squares-mixture": "models.squares:MixtureSquareFinder",
+    "squares-net": "models.squares.learned:NetSquareFinder",
     "holes-template": "models.holes:TemplateHoleFinder",
+    "holes-net": "models.holes.learned:NetHoleFinder",
     "quality-simple": "models.quality:SimpleQualityScorer",
     "quality-ctf": "models.quality:CtfQualityScorer",
 }
 FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-template", "high": "quality-simple"}
+BEST: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-net"}  # where nothing else is said
 # Detectors that a config may ask for beside the quality of each high-mag frame.
 DETECTORS: dict[str, str] = {"gold": "models.gold.live:LiveGold"}
 PROBE_AFTER = 20  # a model that failed is tried again after so many frames
@@ -52,8 +56,8 @@ class AnyModel(Protocol):
         ...
 
 
-def build(name: str) -> AnyModel:
-    """The model of that name.
+def build(name: str, weights: Path | None = None) -> AnyModel:
+    """The model of that name; with the manifest of other weights, a learned one on these.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def build(name: str) -> AnyModel:
     if name not in REGISTRY:
         raise KeyError(f"no model {name!r}; there are {', '.join(sorted(REGISTRY))}")
     module, _, attribute = REGISTRY[name].partition(":")
-    model: AnyModel = getattr(importlib.import_module(module), attribute)()
+    model: AnyModel = getattr(importlib.import_module(module), attribute)(*([weights] if weights else []))
     return model
 
 
@@ -189,7 +193,7 @@ class Analyst:
         self._skipped: dict[str, int] = {}
         for level, name in chosen.items():
             try:
-                self.models[level] = build(name)
+                self.models[level] = build(name, settings.weights.get(name))
             except Exception as error:
                 if name == FALLBACK[level] or isinstance(error, KeyError):
                     raise

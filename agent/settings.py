@@ -254,6 +254,7 @@ class InferenceSettings(Section):
     quality: Name = "quality-ctf"
     detectors: tuple[Literal["gold"], ...] = ()  # run on every high-mag frame beside the quality
     gold_sizes_nm: tuple[Annotated[float, Field(ge=1, le=200)], ...] = ()  # empty: each frame says which sizes it holds
+    weights: dict[Name, Path] = Field(default_factory=dict)  # a site's own, by model: path of the manifest
     threads: int = Field(default=1, ge=1, le=64)
     providers: tuple[Provider, ...] = ()
     model_threads: int = Field(default=0, ge=0, le=64)

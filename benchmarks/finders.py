@@ -45,18 +45,20 @@ class Sum:
     missed_before: int = 0
     hidden: int = 0
     hidden_found: int = 0
+    recalls: list[float] = field(default_factory=list)
+    precisions: list[float] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
 
     @property
     def recall(self) -> float:
-        """Share of the holes or squares that were found."""
-        return self.hits / max(1, self.hits + self.missed)
+        """Share of the holes or squares that were found, mean over the images."""
+        return float(np.mean(self.recalls))
 
     @property
     def precision(self) -> float:
-        """Share of what was found that is there."""
-        return self.hits / max(1, self.hits + self.false)
+        """Share of what was found that is there, mean over the images."""
+        return float(np.mean(self.precisions))
 
 
 @contextmanager
@@ -88,6 +90,8 @@ def over_set(model: Any, examples: Iterator[Example], what: str, say: bool) -> S
         total.hits += score.hits
         total.false += score.false
         total.missed += score.missed
+        total.recalls.append(score.recall)
+        total.precisions.append(score.precision)
         if what == "holes":
             seen = tally(example.truth, places([item for item in items if not item.inferred]))
             total.missed_before += seen.missed
@@ -105,8 +109,8 @@ def over_set(model: Any, examples: Iterator[Example], what: str, say: bool) -> S
 
 def sets(what: str, names: list[str], count: int, say: bool) -> None:
     """Print recall and precision at three difficulties."""
-    view = Table(title=f"{what}: simulated sets of {count} images each (goals in brackets)")
-    for name in ("finder", "set", "there", "recall", "precision"):
+    view = Table(title=f"{what}: simulated sets of {count} images each, means over images (goals in brackets)")
+    for name in ("finder", "set", "there", "recall", "precision", "of all: recall"):
         view.add_column(name, justify="right" if name not in ("finder", "set") else "left")
     if what == "holes":
         for name in ("missed, seen alone", "missed, with lattice", "cut by", "hidden found", "error / pitch"):
@@ -121,6 +125,7 @@ def sets(what: str, names: list[str], count: int, say: bool) -> None:
             recall_goal, precision_goal = GOALS[what][difficulty]
             row = [name, difficulty, str(there), f"{s.recall:.4f} ({recall_goal})"]
             row.append(f"{s.precision:.4f}" + (f" ({precision_goal})" if precision_goal else ""))
+            row.append(f"{s.hits / max(1, there):.4f}")
             if what == "holes":
                 cut = 1 - s.missed / s.missed_before if s.missed_before else 0.0
                 row += [f"{s.missed_before / there:.2%}", f"{s.missed / there:.2%}", f"{cut:.0%}"]
@@ -228,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=PARTS, help="a part; may be given again (default: all)")
     parser.add_argument("--count", type=int, default=16, help="images in each set")
-    parser.add_argument("--holes", default="holes-template", help="hole finders, with commas")
+    parser.add_argument("--holes", default="holes-net,holes-template", help="hole finders, with commas")
     parser.add_argument("--squares", default="squares-mixture", help="square finders, with commas")
     parser.add_argument("--images", action="store_true", help="a line for each image")
     given = parser.parse_args()

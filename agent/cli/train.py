@@ -165,3 +165,40 @@ def _proofread(folder: Path) -> list[Any]:
         marks = np.array([[m.x, m.y, m.diameter_nm / sheet.pixel_nm] for m in sheet.marks]).reshape(-1, 3)
         read.append(Proofread(Path(sheet.image).name, image, sheet.pixel_nm, marks, sheet.checked))
     return read
+
+
+@app.command
+def squares(
+    *,
+    out: Path = Path("trained"),
+    config: Path | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+) -> None:
+    """Learn what squares are worth from simulated grids, and print the published comparison (LR, RF, CNN, ours).
+
+    Such as:
+
+    - `cryonaut train squares --out trained --seed 0`
+
+    Parameters
+    ----------
+    out
+        Folder for weights, manifest and card.
+    config
+        YAML file with the recipe; its keys are those in `models/training/squares.py`.
+    seed
+        In the place of the recipe's.
+    steps
+        In the place of the recipe's.
+    """
+    with training():
+        import msgspec
+
+        from models.training import squares as family
+        from models.training.loop import load_recipe
+
+        recipe = load_recipe(config, family.SquareRecipe)
+        loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
+        recipe = msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
+        print(f"weights: {family.learn(recipe, out, command=command_line())}")

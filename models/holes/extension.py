@@ -21,6 +21,7 @@ Points = NDArray[np.float64]
 _REACH = 0.25  # of the pitch: how far from its site a hole is looked for
 _BEYOND = 0.75  # of the usual correlation: what a hole in the shadow of a bar must reach
 _AROUND = 0.35  # share of the 24 sites around an inferred hole at which one must be seen
+_MOSTLY = 0.6  # and where the answer there is doubtful
 _LATTICES = 6  # in one frame, at most
 _REST = 8  # points that are left over make a further lattice
 _SAME = 0.85, 1.18  # how much its pitch may differ
@@ -35,6 +36,11 @@ class Answers:
     ----------
     points, heights
         Shapes (n, 2) as (x, y) working pixels, and (n,): correlations or chances, up to 1.
+    sure
+        Height from which a hole needs no others round it.
+    doubtful
+        Height from which a place counts as foil whatever its grey level, and below which a hole that is inferred
+        needs most of the sites round it seen; -1: heights do not tell.
     fine
         How far off points may be for their raster alone, working pixels.
     at
@@ -51,6 +57,8 @@ class Answers:
     at: Callable[[float, float], float]
     qualities: NDArray[np.float64] | None = None
     quality_at: Callable[[float, float], float] | None = None
+    sure: float = -1.0
+    doubtful: float = -1.0
 
     def quality(self, k: int) -> float | None:
         """Quality at point ``k``."""
@@ -116,28 +124,31 @@ def lattice_sites(work: Working, fit: LatticeFit, points: Points, answers: Answe
             cut = min(at[0], at[1], columns - 1 - at[0], rows - 1 - at[1]) < 0.5 * radius
             (x_seen, y_seen), height = (at if cut else seen_at[best]), float(heights[best])
             site = Site(float(x_seen), float(y_seen), height, False, where, quality=answers.quality(best))
-            if on_foil[y, x]:
+            if on_foil[y, x] or 0 < answers.doubtful <= height:
                 sites.append(site)
             elif height > _BEYOND * usual:
                 beyond.append(replace(site, shadow=True))
-        elif on_foil[y, x] and 0 <= at[0] <= columns - 1 and 0 <= at[1] <= rows - 1:
+        elif 0 <= at[0] <= columns - 1 and 0 <= at[1] <= rows - 1:
             x_at, y_at = float(at[0]), float(at[1])
-            quality = None if answers.quality_at is None else answers.quality_at(x_at, y_at)
-            sites.append(Site(x_at, y_at, answers.at(x_at, y_at), True, where, quality=quality))
+            height = answers.at(x_at, y_at)
+            if on_foil[y, x] or 0 < answers.doubtful <= height:
+                quality = None if answers.quality_at is None else answers.quality_at(x_at, y_at)
+                sites.append(Site(x_at, y_at, height, True, where, quality=quality))
     sites += _next_to(beyond, sites)
-    return _supported(sites, {(int(i), int(j)) for i, j in index})
+    return _supported(sites, {(int(i), int(j)) for i, j in index}, answers)
 
 
-def _supported(sites: list[Site], in_frame: set[tuple[int, int]]) -> list[Site]:
-    """Sites without the inferred ones round which too few holes are seen: there the foil ends."""
-    seen = {s.index for s in sites if not s.inferred}
+def _supported(sites: list[Site], in_frame: set[tuple[int, int]], answers: Answers) -> list[Site]:
+    """Sites without the unsure ones round which too few holes are seen: there the foil ends."""
+    seen = {s.index for s in sites if not s.inferred and s.correlation >= answers.sure}
     around = [(di, dj) for di in range(-2, 3) for dj in range(-2, 3) if (di, dj) != (0, 0)]
     kept = []
     for site in sites:
-        if site.inferred and site.index is not None:
+        if site.index not in seen and site.index is not None:
             near = [(site.index[0] + di, site.index[1] + dj) for di, dj in around]
             possible = [n for n in near if n in in_frame]
-            if sum(n in seen for n in possible) < _AROUND * len(possible):
+            least = _MOSTLY if site.inferred and site.correlation < answers.doubtful else _AROUND
+            if sum(n in seen for n in possible) < least * len(possible):
                 continue
         kept.append(site)
     return kept

@@ -169,7 +169,7 @@ def finding(
     holes = []
     for site, (score, label, features) in zip(sites, judge(work, sites, radius, sign or 1), strict=True):
         least = _LEAST_STEP if lattice is None else _LEAST_SHADOW if site.shadow else _LEAST_SEEN
-        if sign and not site.inferred and features["step"] < least:
+        if sign and not site.inferred and site.quality is None and features["step"] < least:
             continue
         x, y = work.to_image(np.array([[site.x, site.y]]))[0]
         holes.append(

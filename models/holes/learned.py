@@ -1,5 +1,7 @@
 """The learned hole finder: a network proposes on every scale, the lattice decides, as in the classical finder."""
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ from models.holes.scale import Hypothesis
 from models.holes.sites import centred, refined_radius
 
 _ANYTHING = 0.3  # chance that one proposal must reach for the frame to hold a hole at all
+_SURE, _DOUBTFUL = 0.4, 0.1  # chances: a hole for itself, hardly any sign of one
 _SHARP = 9.0  # working pixels: from here on, the average hole has an edge to measure
 
 
@@ -31,7 +34,7 @@ class NetHoleFinder:
         Name of the weights, or path of their manifest.
     """
 
-    def __init__(self, weights: str = "holes-net") -> None:
+    def __init__(self, weights: str | Path = "holes-net") -> None:
         self._network = runtime.load(weights)
 
     @property
@@ -113,7 +116,14 @@ def _with_maps(work: Working, maps: list[Maps], found: Proposals, choice: Choice
     group = of_size(found, hypothesis.radius)
     level = maps[int(np.bincount(group.level).argmax())]
     answers = Answers(
-        group.points, group.chance, 2.0 / level.level.scale, level.chance_at, group.quality, level.quality_at
+        group.points,
+        group.chance,
+        2.0 / level.level.scale,
+        level.chance_at,
+        group.quality,
+        level.quality_at,
+        sure=_SURE,
+        doubtful=_DOUBTFUL,
     )
     radius = float(np.median(group.radius[group.chance > 0.5])) if (group.chance > 0.5).any() else hypothesis.radius
     if radius >= _SHARP:

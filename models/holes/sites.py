@@ -128,9 +128,9 @@ def best_radius(work: Working, points: Points, radius: float) -> float:
 
 
 def foil(work: Working, pitch: float, holes: Points) -> NDArray[np.bool_]:
-    """Where foil is, shape of the frame: everywhere that is seen unless a grid bar darkens part of it.
+    """Where foil is, shape of the frame: everywhere that is seen but in bars and where the film is torn.
 
-    A dark part in which holes are as frequent as elsewhere is no bar.
+    A dark or bright part in which holes are as frequent as elsewhere is neither.
 
     Parameters
     ----------
@@ -145,21 +145,37 @@ def foil(work: Working, pitch: float, holes: Points) -> NDArray[np.bool_]:
     weight = cv2.GaussianBlur(seen, (0, 0), 3.0)
     mean = cv2.GaussianBlur(values * seen, (0, 0), 3.0) / np.maximum(weight, 1e-3)
     open_ = np.asarray(weight > 0.3)
-    counted = mean[seen > 0]
-    low, high = float(counted.min()), float(np.percentile(counted, 99))
-    if high > low:
-        byte = np.clip((mean - low) / (high - low) * 255.0, 0, 255).astype(np.uint8)
-        split, _ = cv2.threshold(byte[seen > 0][None, :], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))  # 1.5 pitches: a hidden hole is no bar
-        dark = np.pad(((byte <= split) & (seen > 0)).astype(np.uint8), 8, mode="edge")
-        bright = cv2.morphologyEx(dark, cv2.MORPH_OPEN, disc)[8:-8, 8:-8] == 0
-        column, row = np.rint((holes + 0.5) * k - 0.5).astype(int).T
-        on_bright = bright[row.clip(0, bright.shape[0] - 1), column.clip(0, bright.shape[1] - 1)]
-        dark_area, bright_area = float((~bright & (seen > 0)).sum()), float((bright & (seen > 0)).sum())
-        in_dark = float((~on_bright).sum()) / max(dark_area, 1.0)
-        in_bright = float(on_bright.sum()) / max(bright_area, 1.0)
-        if dark_area > _BAR_SHARE * counted.size and in_dark < _BAR_HOLES * in_bright:
-            open_ = open_ & bright
+    column, row = np.rint((holes + 0.5) * k - 0.5).astype(int).T
+    at = row.clip(0, open_.shape[0] - 1), column.clip(0, open_.shape[1] - 1)
+    for _ in range(2):  # bars and torn film may both be there
+        bar = _bar(np.asarray(mean, np.float32), (seen * open_).astype(np.float32), at)
+        if bar is None:
+            break
+        open_ = open_ & ~bar
     rows, columns = work.values.shape
     full = cv2.resize(open_.astype(np.uint8), (columns, rows), interpolation=cv2.INTER_NEAREST)
     return np.asarray(full > 0)
+
+
+def _bar(
+    mean: NDArray[np.float32], seen: NDArray[np.float32], holes: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> NDArray[np.bool_] | None:
+    """The dark or the bright part of what is seen in which there are hardly any holes, or None."""
+    counted = mean[seen > 0]
+    if counted.size < 64:
+        return None
+    low, high = float(counted.min()), float(np.percentile(counted, 99))
+    if high <= low:
+        return None
+    byte = np.clip((mean - low) / (high - low) * 255.0, 0, 255).astype(np.uint8)
+    split, _ = cv2.threshold(byte[seen > 0][None, :], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))  # 1.5 pitches: a hidden hole is no bar
+    for part in ((byte <= split) & (seen > 0), (byte > split) & (seen > 0)):
+        padded = np.pad(part.astype(np.uint8), 8, mode="edge")
+        bar = (cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)[8:-8, 8:-8] > 0) & (seen > 0)
+        area, rest = float(bar.sum()), float((~bar & (seen > 0)).sum())
+        in_bar = float(bar[holes].sum()) / max(area, 1.0)
+        in_rest = float((~bar[holes]).sum()) / max(rest, 1.0)
+        if area > _BAR_SHARE * counted.size and rest > _BAR_SHARE * counted.size and in_bar < _BAR_HOLES * in_rest:
+            return np.asarray(bar)
+    return None

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from models.base import Image, as_plain, source_fingerprint
 from models.detections import SquareDetection, SquareFinding
+from models.squares.located import Located
 from models.squares.mesh import Mesh, build_mesh
 from models.squares.polygons import Blob, blobs_of, grown
-from models.squares.scoring import judge
+from models.squares.scoring import Judgement, judge
 from models.squares.segmentation import Working, open_mesh, prepare
 
 _SMALLEST_PX = 6.0  # area of a square in image pixels below which it is noise
@@ -50,20 +51,28 @@ class MixtureSquareFinder:
         BadImageError
             When the array is no image at all (see ``models.base.as_plain``).
         """
-        work = prepare(as_plain(image))
-        if work is None:
-            return SquareFinding(squares=(), note="image is constant: no squares")
-        mask, _ = open_mesh(work)
-        n, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
-        labels = np.asarray(found, np.int32)
-        blobs = blobs_of(labels, n, _SMALLEST_PX * max(work.scale, 1.0) ** 2)
-        if not blobs:
-            return SquareFinding(squares=(), note="no open region of at least a few pixels: no squares")
-        mesh = build_mesh(blobs, np.array([not _cut(b, work) for b in blobs]))
-        reason = _why_none(mesh, work)
-        if reason:
-            return SquareFinding(squares=(), note=reason)
-        return _finding(mesh, work, labels, n)
+        located = locate(image)
+        if isinstance(located, SquareFinding):
+            return located
+        return finding(located, judge(located))
+
+
+def locate(image: Image) -> Located | SquareFinding:
+    """The openings of ``image`` before they are judged; a finding without squares, and why, where there are none."""
+    work = prepare(as_plain(image))
+    if work is None:
+        return SquareFinding(squares=(), note="image is constant: no squares")
+    mask, _ = open_mesh(work)
+    n, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
+    labels = np.asarray(found, np.int32)
+    blobs = blobs_of(labels, n, _SMALLEST_PX * max(work.scale, 1.0) ** 2)
+    if not blobs:
+        return SquareFinding(squares=(), note="no open region of at least a few pixels: no squares")
+    mesh = build_mesh(blobs, np.array([not _cut(b, work) for b in blobs]))
+    reason = _why_none(mesh, work)
+    if reason:
+        return SquareFinding(squares=(), note=reason)
+    return _with_pixels(mesh, work, labels, n)
 
 
 def _cut(blob: Blob, work: Working) -> bool:
@@ -96,7 +105,7 @@ def _well_inside(
     return np.asarray(inner | (taken & few[of_pixel]))
 
 
-def _finding(mesh: Mesh, work: Working, labels: NDArray[np.int32], n: int) -> SquareFinding:
+def _with_pixels(mesh: Mesh, work: Working, labels: NDArray[np.int32], n: int) -> Located:
     owner = np.full(n, -1, np.int64)
     for k, blob in enumerate(mesh.squares):
         owner[list(blob.labels)] = k
@@ -106,17 +115,21 @@ def _finding(mesh: Mesh, work: Working, labels: NDArray[np.int32], n: int) -> Sq
     start = np.searchsorted(of_pixel[taken][order], np.arange(len(mesh.squares) + 1))
     values = work.values[taken][order]
     pixels = [values[a:b] for a, b in pairwise(start)]
-    edge = np.array([_cut(b, work) for b in mesh.squares])
-    answers = judge(mesh.squares, pixels, angle_deg=mesh.angle_deg, nominal_area=mesh.nominal_area, touches_edge=edge)
+    return Located(mesh, work, pixels, np.array([_cut(b, work) for b in mesh.squares]))
+
+
+def finding(located: Located, judgements: list[Judgement]) -> SquareFinding:
+    """Openings and what they are worth as a finding in image pixels, best first."""
+    mesh, work = located.mesh, located.work
     squares = []
-    for blob, (score, label, features), cut in zip(mesh.squares, answers, edge, strict=True):
+    for blob, (score, label, features), cut in zip(mesh.squares, judgements, located.cut, strict=True):
         x, y = work.to_image(blob.box_centre(mesh.angle_deg)[None, :])[0]
         outline = work.to_image(grown(blob.hull))
         squares.append(
             SquareDetection(
                 x=float(x),
                 y=float(y),
-                vertices=tuple((float(u), float(v)) for u, v in outline),
+                vertices=tuple((u, v) for u, v in outline.tolist()),
                 score=score,
                 area_px=blob.area / work.scale**2,
                 label=label,
@@ -126,7 +139,6 @@ def _finding(mesh: Mesh, work: Working, labels: NDArray[np.int32], n: int) -> Sq
         )
     squares.sort(key=lambda s: (-s.score, s.y, s.x))
     lattice = mesh.lattice
-    note = "" if lattice is not None else "too few squares for a lattice"
     angle = mesh.angle_deg
     if lattice is not None and lattice.symmetry() == "hexagonal":
         angle = float(np.degrees(np.arctan2(lattice.a[1], lattice.a[0])) % 60.0)
@@ -134,5 +146,5 @@ def _finding(mesh: Mesh, work: Working, labels: NDArray[np.int32], n: int) -> Sq
         squares=tuple(squares),
         angle_deg=angle,
         pitch_px=lattice.pitch / work.scale if lattice is not None else None,
-        note=note,
+        note="" if lattice is not None else "too few squares for a lattice",
     )

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detections import SquareLabel
-from models.squares.polygons import Blob
+from models.squares.located import Located
+
+Judgement = tuple[float, SquareLabel, dict[str, float]]
 
 _BRIGHT_STEP, _PARTED = 1.15, 4.2  # empty openings are brighter than film: ratio, and in median deviations
 _EMPTY, _TORN = 0.8, 0.12  # share of bright pixels
@@ -83,25 +85,9 @@ def statistics(pixels: list[NDArray[np.float32]], bright: float | None) -> list[
     return [{name: float(column[k]) for name, column in columns.items()} for k in range(len(pixels))]
 
 
-def judge(
-    squares: list[Blob],
-    pixels: list[NDArray[np.float32]],
-    *,
-    angle_deg: float,
-    nominal_area: float,
-    touches_edge: NDArray[np.bool_],
-) -> list[tuple[float, SquareLabel, dict[str, float]]]:
-    """Score, label and reasons of each square.
-
-    Parameters
-    ----------
-    squares, pixels
-        The squares and the working counts well inside each, one array of shape (n,) per square.
-    angle_deg, nominal_area
-        What the mesh says of a whole opening, in working pixels.
-    touches_edge
-        Which squares the frame cuts.
-    """
+def judge(located: Located) -> list[Judgement]:
+    """Score, label and reasons of each opening of a frame."""
+    squares, pixels, mesh = located.mesh.squares, located.pixels, located.mesh
     if not squares:
         return []
     bright = bright_level(pixels)
@@ -109,11 +95,11 @@ def judge(
     film = [s["mean"] for s in stats if s["bright_share"] < _TORN]
     usual = float(np.median(film)) if film else float(np.median([s["mean"] for s in stats]))
     deviation = float(np.median([np.sqrt(s["variance"]) for s in stats])) / max(usual, 1e-6)
-    answers: list[tuple[float, SquareLabel, dict[str, float]]] = []
-    for blob, stat, cut in zip(squares, stats, touches_edge, strict=True):
+    answers: list[Judgement] = []
+    for blob, stat, cut in zip(squares, stats, located.cut, strict=True):
         features = {
-            "area": blob.area / nominal_area,
-            "fill": blob.rectangularity(angle_deg),
+            "area": blob.area / mesh.nominal_area,
+            "fill": blob.rectangularity(mesh.angle_deg),
             "mean": stat["mean"] / max(usual, 1e-6),
             "max": stat["max"] / max(usual, 1e-6),
             "min": stat["min"] / max(usual, 1e-6),

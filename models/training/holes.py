@@ -182,10 +182,16 @@ def loss_of(network: nn.Module, batch: Batch) -> Tensor:
 def learn(recipe: HoleRecipe, out: Path, *, command: str, say: Say = print) -> Path:
     """Train the compact network and write weights, manifest and card to ``out``; the weights' file."""
     seeded(recipe.seed)
-    scenes = pool(recipe.seed, recipe.pictures, recipe.picture_side, POOL_RADIUS, say)
+    pictures: list[Scene] = []
+
+    def batch_of(step: int) -> Batch:
+        if not pictures:  # a run that was complete already needs none
+            pictures.extend(pool(recipe.seed, recipe.pictures, recipe.picture_side, POOL_RADIUS, say))
+        return batch_maker(recipe, pictures)(step)
+
     network, history = train(
         HoleNet(),
-        batch_maker(recipe, scenes),
+        batch_of,
         loss_of,
         recipe.loop,
         checkpoint=out / "holes-net.checkpoint",

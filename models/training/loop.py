@@ -41,6 +41,8 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Share of the running average of the weights that each step keeps; 0 exports the last weights themselves.
     clip
         Largest norm of the gradient.
+    stop_after
+        Step after which to stop before the schedule's end; 0: never.
     report_every, save_every
         Steps between two lines, and between two checkpoints.
     """
@@ -51,6 +53,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     warmup: float = 0.05
     averaging: float = 0.995
     clip: float = 1.0
+    stop_after: int = 0
     report_every: int = 50
     save_every: int = 200
 
@@ -146,7 +149,8 @@ def train(
         say(f"going on from step {first} of {settings.steps} ({checkpoint})")
     begun, recent = time.monotonic(), []
     network.train()
-    for step in range(first, settings.steps):
+    end = min(settings.steps, settings.stop_after or settings.steps)
+    for step in range(first, end):
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * (1.0 if group["fixed"] else schedule(step, settings))
         loss = loss_of(network, batch_of(step))
@@ -160,7 +164,7 @@ def train(
             raise TrainingError(
                 f"loss at step {step} is {recent[-1]}: lower the learning rate ({settings.learning_rate:g})"
             )
-        last = step + 1 == settings.steps
+        last = step + 1 == end
         if last or (step + 1) % settings.report_every == 0:
             losses.append((step + 1, float(np.mean(recent))))
             say(f"step {step + 1}/{settings.steps}  loss {losses[-1][1]:.5f}  {time.monotonic() - begun:.0f} s")

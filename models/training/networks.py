@@ -95,3 +95,62 @@ class PublishedUNet(nn.Module):  # type: ignore[misc,unused-ignore]
         out = nn.functional.conv2d(probability, line.view(1, 1, 1, -1), padding=(0, reach))
         blurred: Tensor = nn.functional.conv2d(out, line.view(1, 1, -1, 1), padding=(reach, 0))
         return blurred
+
+
+class CropNet(nn.Module):  # type: ignore[misc,unused-ignore]
+    """A small scorer of crops, shape (n, 1, 32, 32): logits, shape (n,). Used for squares and for holes."""
+
+    def __init__(self, widths: tuple[int, int, int] = (16, 32, 48)) -> None:
+        super().__init__()
+        one, two, three = widths
+        self.body = nn.Sequential(
+            _block(1, one), _block(one, one, stride=2), _block(one, two), _block(two, two, stride=2),
+            _block(two, three), _block(three, three, stride=2),
+        )  # fmt: skip
+        self.last = nn.Linear(2 * three, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logit of each crop, from the mean and the maximum of what the layers see in it."""
+        x = self.body(x)
+        out: Tensor = self.last(torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1))
+        return out[:, 0]
+
+
+class PublishedSquareNet(nn.Module):  # type: ignore[misc,unused-ignore]
+    """The published square scorer (Kim et al. 2023) on crops of 32 pixels: five layers of 64, then one convolution."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        layers: list[Any] = []
+        inside = 1
+        for k, side in enumerate((5, 5, 3, 3, 3)):
+            layers.append(_block(inside, channels, side))
+            if k < 3:  # crops of 240 pixels have a pool after each layer
+                layers.append(nn.MaxPool2d(3, 2, 1))
+            inside = channels
+        self.body, self.last = nn.Sequential(*layers), nn.Conv2d(channels, 1, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logit of each crop."""
+        out: Tensor = self.last(self.body(x))
+        return out[:, 0, 0, 0]
+
+
+class PublishedHoleScore(nn.Module):  # type: ignore[misc,unused-ignore]
+    """The published hole scorers (Kim et al. 2023): four layers of 128, then the mean, or one padded convolution."""
+
+    def __init__(self, pooled: bool, channels: int = 128) -> None:
+        super().__init__()
+        layers: list[Any] = []
+        inside = 1
+        for side in (5, 3, 3, 3):
+            layers += [_block(inside, channels, side), nn.MaxPool2d(2)]
+            inside = channels
+        self.body, self.pooled = nn.Sequential(*layers), pooled
+        self.last: Any = nn.Linear(channels, 1) if pooled else nn.Conv2d(channels, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logit of each crop, shape (n, 1, 32, 32)."""
+        x = self.body(x)
+        out: Tensor = self.last(x.mean(dim=(2, 3)))[:, 0] if self.pooled else self.last(x)[:, 0, 0, 0]
+        return out

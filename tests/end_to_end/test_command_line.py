@@ -124,15 +124,25 @@ def test_find_writes_json_csv_and_an_overlay_in_pixels_of_the_file(tmp_path: Pat
     file = tmp_path / "grid.png"
     cv2.imwrite(str(file), image)
     out = tmp_path / "found"
-    cryonaut("find", "squares", file, "--out", out, "--format", "json", "--format", "csv", "--overlay")
+    cryonaut("find", "squares", file, "--out", out, "--format", "json,csv", "--format", "star", "--overlay")
     found = json.loads((out / "grid.json").read_text())
     assert len(found) == 9
     for x, y in centres:
         assert min(np.hypot(s["x"] - x, s["y"] - y) for s in found) < 2.0
     assert len((out / "grid.csv").read_text().splitlines()) == 10
+    star = [line.split() for line in (out / "grid.star").read_text().splitlines() if line[:1] == " "]
+    assert [[float(v) for v in row[:2]] for row in star] == [[s["x"], s["y"]] for s in found]
     drawn = cv2.imread(str(out / "grid.png"))
     assert drawn is not None
     assert drawn.ndim == 3
+
+
+def test_find_says_which_formats_and_models_there_are(tmp_path: Path) -> None:
+    file = tmp_path / "grid.png"
+    cv2.imwrite(str(file), np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
+    assert "table, json, csv, star, nav" in cryonaut("find", "holes", file, "--format", "json,xml", status=1).stderr
+    assert "holes-template" in cryonaut("find", "holes", file, "--model", "yolo", status=1).stderr
+    assert "as a map" in cryonaut("find", "holes", file, "--format", "nav", "--out", tmp_path, status=1).stderr
 
 
 def test_find_on_bad_files_says_which_and_goes_on_with_the_others(tmp_path: Path) -> None:

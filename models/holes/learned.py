@@ -19,6 +19,7 @@ from models.holes.sites import centred, refined_radius
 
 _ANYTHING = 0.3  # chance that one proposal must reach for the frame to hold a hole at all
 _SURE, _DOUBTFUL = 0.4, 0.1  # chances: a hole for itself, hardly any sign of one
+_CUT, _FEW = 0.6, 3  # radii from the frame's edge, within which holes carry no lattice, unless there are few others
 _SHARP = 9.0  # working pixels: from here on, the average hole has an edge to measure
 
 
@@ -90,6 +91,10 @@ class NetHoleFinder:
         candidates = []
         for radius in sizes(found):
             group = of_size(found, radius)
+            x, y = group.points.T
+            rows, columns = work.values.shape
+            whole = np.minimum(np.minimum(x, y), np.minimum(columns - 1 - x, rows - 1 - y)) > _CUT * radius
+            group = group.chosen(whole) if whole.sum() >= _FEW else group
             sign = contrast(work, group.points, radius)
             candidates.append(Hypothesis(radius, sign, group.points, group.chance))
         return best_of(work, candidates)

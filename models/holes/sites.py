@@ -16,6 +16,7 @@ _SHARP_RADIUS = 9.0  # the frame is reduced until holes have this radius
 _TRACED = 10.0  # working pixels: smallest radius of which the rim is traced
 _MOST_TRACED = 150
 _BAR_SHARE = 0.02  # of the frame: smallest dark part that is a grid bar
+_CLEAR = 2.2  # standard deviations of both parts: how far apart bars and foil are
 _BAR_HOLES = 0.3  # how frequent holes in it may be, relative to the rest
 
 
@@ -147,8 +148,8 @@ def foil(work: Working, pitch: float, holes: Points) -> NDArray[np.bool_]:
     open_ = np.asarray(weight > 0.3)
     column, row = np.rint((holes + 0.5) * k - 0.5).astype(int).T
     at = row.clip(0, open_.shape[0] - 1), column.clip(0, open_.shape[1] - 1)
-    for _ in range(2):  # bars and torn film may both be there
-        bar = _bar(np.asarray(mean, np.float32), (seen * open_).astype(np.float32), at)
+    for again in (False, True):  # bars and torn film may both be there
+        bar = _bar(np.asarray(mean, np.float32), (seen * open_).astype(np.float32), at, again)
         if bar is None:
             break
         open_ = open_ & ~bar
@@ -158,9 +159,15 @@ def foil(work: Working, pitch: float, holes: Points) -> NDArray[np.bool_]:
 
 
 def _bar(
-    mean: NDArray[np.float32], seen: NDArray[np.float32], holes: tuple[NDArray[np.int64], NDArray[np.int64]]
+    mean: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    holes: tuple[NDArray[np.int64], NDArray[np.int64]],
+    again: bool,
 ) -> NDArray[np.bool_] | None:
-    """The dark or the bright part of what is seen in which there are hardly any holes, or None."""
+    """The dark or the bright part of what is seen in which there are hardly any holes, or None.
+
+    A bright part, or a second one (``again``), must stand out clearly: thick ice may darken, hardly ever brighten.
+    """
     counted = mean[seen > 0]
     if counted.size < 64:
         return None
@@ -170,7 +177,12 @@ def _bar(
     byte = np.clip((mean - low) / (high - low) * 255.0, 0, 255).astype(np.uint8)
     split, _ = cv2.threshold(byte[seen > 0][None, :], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))  # 1.5 pitches: a hidden hole is no bar
+    below, above = counted[byte[seen > 0] <= split], counted[byte[seen > 0] > split]
+    apart = float(above.mean() - below.mean()) if below.size and above.size else 0.0
+    clear = apart > _CLEAR * float(below.std() + above.std())
     for part in ((byte <= split) & (seen > 0), (byte > split) & (seen > 0)):
+        if not clear and (again or (part.any() and byte[part].min() > split)):
+            continue
         padded = np.pad(part.astype(np.uint8), 8, mode="edge")
         bar = (cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)[8:-8, 8:-8] > 0) & (seen > 0)
         area, rest = float(bar.sum()), float((~bar & (seen > 0)).sum())

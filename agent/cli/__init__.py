@@ -4,6 +4,7 @@ Commands import what they need inside their functions, so that ``--help`` and sm
 """
 
 import sys
+from typing import Literal
 
 from cyclopts import App
 
@@ -22,6 +23,7 @@ from agent.cli.run import run
 from agent.cli.session import app as session
 from agent.cli.simulate import app as simulate
 from agent.cli.train import app as train
+from agent.cli.watch import watch
 from agent.errors import CryonautError
 
 HELP = """Cryonaut runs electron microscopes through the night.
@@ -31,10 +33,24 @@ Start with `cryonaut demo`: a whole simulated session of one grid, then a report
 
 app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown")
 
-for command in (demo, run, report, doctor, proofread, replay):
+for command in (demo, run, watch, report, doctor, proofread, replay):
     app.command(command)
 for group in (control, driver, find, keys, notices, session, simulate, train):
     app.command(group)
+
+
+@app.command
+def completions(shell: Literal["bash", "zsh", "fish"] = "bash") -> None:
+    """Print the script that completes commands and options in your shell.
+
+    Such as: `cryonaut completions bash > ~/.local/share/bash-completion/completions/cryonaut`
+
+    Parameters
+    ----------
+    shell
+        Which shell.
+    """
+    print(app.generate_completion(prog_name="cryonaut", shell=shell))
 
 
 def main() -> None:

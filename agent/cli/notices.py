@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,7 +60,21 @@ def _send(text: str, config: Path | None, to: Path | None) -> None:
     notice = Notice(title=f"Cryonaut: {text}"[:120], text=text, mood="warning", utc=time.time())
     failed = 0
     for number, address in enumerate(addresses(file), 1):
-        why = deliver(address, notice)
+        why, said = _with_reasons(partial(deliver, address, notice))
         failed += bool(why)
         print(f"{number} {scheme(address)}: {f'FAILED: {why}' if why else 'sent'}")
+        for line in said.splitlines() if why else ():
+            print(f"    {line}")
     sys.exit(1 if failed else 0)
+
+
+def _with_reasons(deliver: Callable[[], str]) -> tuple[str, str]:
+    """The outcome, and what apprise says about it; on the terminal of whoever may read the addresses anyway."""
+    import logging
+
+    try:
+        import apprise
+    except ImportError:
+        return deliver(), ""
+    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as said:  # type: ignore[no-untyped-call]
+        return deliver(), said.getvalue()

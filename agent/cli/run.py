@@ -11,6 +11,7 @@ def run(
     config: Annotated[Path | None, Parameter(alias="-c")] = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     log: Literal["auto", "json", "text"] = "auto",
+    log_file: Path | None = None,
 ) -> None:
     """Run the daemon on one session; started again, the session goes on where it was.
 
@@ -27,6 +28,8 @@ def run(
         Change one setting for this run: `section.key=value`; may be given again.
     log
         Form of the log on stderr; auto is text on a terminal and JSON elsewhere.
+    log_file
+        Write the log into this file instead; it is set aside at 20 MB, and ten old ones are kept.
     """
     import asyncio
     import os
@@ -39,7 +42,8 @@ def run(
 
     keep_frame_memory()
     settings = load_settings(config, set_)
-    logs.configure(json=None if log == "auto" else log == "json")
+    stream = logs.RotatingFile(log_file) if log_file is not None else None
+    logs.configure(json=None if log == "auto" else log == "json", stream=stream)
     asyncio.run(Daemon(settings).run())
     if any(thread.name.startswith("model") for thread in threading.enumerate()):
         os._exit(0)  # a model that hangs in its thread would keep the process for ever; everything is on disk

@@ -118,3 +118,44 @@ def trim(
     made = recording.read(out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(f"{out}: {made.rows} of {record.rows} events, {len(made.shots)} frames, {size:.1f} MB")
+
+
+@app.command
+def prune(
+    folder: Path = Path("sessions"), /, *, older_than_days: float, keep_record: bool = False, yes: bool = False
+) -> None:
+    """List sessions whose last event is long ago; with --yes delete them, or with --keep-record their pixels only.
+
+    Sessions that a daemon has open, folders without a journal and links are never touched.
+
+    Such as:
+
+    - `cryonaut session prune /var/lib/cryonaut/sessions --older-than-days 90`
+    - `cryonaut session prune --older-than-days 30 --keep-record --yes`
+
+    Parameters
+    ----------
+    folder
+        Where session folders are (`session.folder` in the config).
+    older_than_days
+        Age of the last event.
+    keep_record
+        Keep journal, report and everything but the pixels.
+    yes
+        Do it; without, it is only said what would be done.
+    """
+    import time
+    from datetime import UTC, datetime
+
+    from agent.retention import old_sessions
+    from agent.retention import prune as delete
+
+    total = 0
+    found = old_sessions(folder, days=older_than_days, now_utc=time.time())
+    for session in found:
+        freed = delete(session, keep_record=keep_record) if yes else session.size_bytes
+        total += freed
+        last = datetime.fromtimestamp(session.last_utc, UTC)
+        print(f"{'deleted' if yes else 'would go'}: {session.folder}, last event {last:%Y-%m-%d}, {freed / 1e9:.2f} GB")
+    what = "freed" if yes else "would be freed; --yes does it"
+    print(f"{len(found)} sessions, {total / 1e9:.2f} GB {what}")

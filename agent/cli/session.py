@@ -159,3 +159,92 @@ def prune(
         print(f"{'deleted' if yes else 'would go'}: {session.folder}, last event {last:%Y-%m-%d}, {freed / 1e9:.2f} GB")
     what = "freed" if yes else "would be freed; --yes does it"
     print(f"{len(found)} sessions, {total / 1e9:.2f} GB {what}")
+
+
+@app.command
+def export(
+    session: Path,
+    out: Path,
+    /,
+    *,
+    form: Annotated[Literal["csv", "star", "nav", "zarr", ""], Parameter(name="--as")] = "",
+    grid: str = "",
+) -> None:
+    """Write a recording for other programs; the form follows from the name of OUT.
+
+    - `cryonaut session export sessions/tonight targets.csv` – every square and hole
+    - `cryonaut session export sessions/tonight targets.nav` – polygons and points for SerialEM's Navigator (merge it)
+    - `cryonaut session export sessions/tonight micrographs.star` – micrographs with one optics group per image shift,
+      and the holes of each square as coordinates, for RELION
+    - `cryonaut session export sessions/tonight atlas.zarr` – the atlas as OME-Zarr (extra `zarr`)
+
+    Parameters
+    ----------
+    session
+        Session folder.
+    out
+        File or, for zarr, folder to write.
+    form
+        Form, where the name does not say it.
+    grid
+        Which grid's atlas; the first by default.
+    """
+    from agent import recording
+    from agent.errors import ConfigError
+    from drivers.exchange import export as to
+
+    wanted = form or out.suffix.removeprefix(".").lower()
+    record = recording.read(session)
+    match wanted:
+        case "csv":
+            made = to.to_csv(record, out)
+        case "nav":
+            made = to.to_nav(record, out)
+        case "star":
+            made = to.to_star(record, out)
+        case "zarr":
+            made = to.to_zarr(record, out, grid)
+        case _:
+            raise ConfigError(f"{out}: name it .csv, .star, .nav or .zarr, or give --as")
+    found = list(to.areas(record))
+    print(f"{made}: {len(found)} squares and holes, {len(record.shots)} frames in the recording")
+
+
+@app.command(name="import")
+def import_(program: Literal["epu", "serialem", "leginon"], source: Path, out: Path, /) -> None:
+    """Make a recording of a session of another program; what is missing or odd is listed, not guessed.
+
+    - `cryonaut session import epu /data/Supervisor_20250108 sessions/krios`
+    - `cryonaut session import serialem /data/SEM-night sessions/night` – .nav, .mdoc, MRC, TIFF, EER
+    - `cryonaut session import leginon /data/export sessions/leginon` – MRC images and a CSV of targets
+
+    Parameters
+    ----------
+    program
+        Which program it comes from.
+    source
+        Its folder (for serialem also a single .nav or .mdoc, for leginon a single .csv).
+    out
+        New session folder.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from agent import recording
+    from drivers.exchange.epu import read_epu
+    from drivers.exchange.found import write
+    from drivers.exchange.leginon import read_leginon
+    from drivers.exchange.serialem import read_serialem
+
+    read = {"epu": read_epu, "serialem": read_serialem, "leginon": read_leginon}[program]
+    found = read(source)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("images", total=len(found.frames))
+        write(found, out, lambda done, _: bar.update(task, completed=done))
+    record = recording.read(out)
+    holes = sum(len(square.holes) for square in found.squares.values())
+    print(f"{out}: {len(found.squares)} squares, {holes} holes, {len(record.shots)} images from {found.software}")
+    for text in found.odd[:20]:
+        print(f"  odd: {text}")
+    if len(found.odd) > 20:
+        print(f"  and {len(found.odd) - 20} more: `cryonaut session verify {out}` lists them all")

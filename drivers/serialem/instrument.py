@@ -33,6 +33,7 @@ STATE_PROBLEMS = {
     6: "it does not fit the present low-dose mode",
 }
 SETTLE_S = 0.2
+STRIKES = 3  # errors without one success before, that mean "this microscope does not offer that"
 SAME_UM = 1e-3
 MOST_SHIFT_UM = 100.0  # what a frame's header can hold
 
@@ -75,6 +76,8 @@ class Instrument:
         self._left_um = (0.0, 0.0)  # image shift that SerialEM's realignment left, and from which ours starts
         self._defocus_um: float | None = None  # underfocus, as left by the last autofocus or change
         self._voltage_kv: float | None = 0.0  # 0: not asked yet; None: SerialEM cannot say
+        self._drift_worked = False
+        self._drift_strikes = 0  # errors of the drift wait before it ever worked
         self._told: set[str] = set()  # commands whose absence was told
         self._checked: set[str] = set()  # levels whose geometry was compared with SerialEM's points
 
@@ -184,9 +187,12 @@ class Instrument:
         """Image shift that the last realignment left, in micrometres along the stage's axes."""
         return self._left_um
 
-    def shift_to(self, x_um: float, y_um: float) -> None:
-        """Shift the image by this much, in micrometres along the stage's axes, from where the stage brought it."""
-        total = math.hypot(x_um + self._left_um[0], y_um + self._left_um[1])
+    def shift_to(self, x_um: float, y_um: float, around_um: float = 0.0) -> None:
+        """Shift the image by this much, in micrometres along the stage's axes, from where the stage brought it.
+
+        ``around_um`` is how much farther SerialEM will go from there by itself: the limit counts that, too.
+        """
+        total = math.hypot(x_um + self._left_um[0], y_um + self._left_um[1]) + around_um
         if total > self.envelope.image_shift_um:
             limit = self.envelope.image_shift_um
             text = f"driver's own limits: image shift {total:.2f} µm is above {limit:g} µm (interlocks.image_shift_um)"
@@ -302,6 +308,18 @@ class Instrument:
         dose = values[0] if isinstance(values, tuple) and values else values
         return float(dose) if isinstance(dose, int | float) and dose > 0 else None
 
+    def expose(self, preset: PresetSettings) -> None:
+        """Take the micrograph, or several of one hole around its middle, which comes last and so into A.
+
+        In all releases the ninth argument of `MultipleRecords` at 1 means shots inside of one hole.
+        """
+        ways = self.settings.exposure
+        if ways.shots_in_hole == 1:
+            self.client.call(preset.shot)
+            return
+        around, tilt = ways.shots_in_hole - 1, 1 if ways.beam_tilt else None
+        self.client.call("MultipleRecords", around, 1, ways.shot_radius_um, None, 0, None, None, tilt, 1)
+
     @contextmanager
     def own_file(self) -> Iterator[None]:
         """Close the file that the block opens, and make the site's own current again."""
@@ -341,20 +359,22 @@ class Instrument:
         self._defocus_um = defocus_um
 
     def wait_for_drift(self) -> None:
-        """Let SerialEM wait until the specimen is still; where it does not offer that, said once, go on without.
+        """Let SerialEM wait until the specimen is still; where it never could, go on without, and ask three times only.
 
         Raises
         ------
         WorkError
-            Of kind ``drift``, when the specimen still drifts after the longest wait.
+            Of kind ``drift``, when the specimen still drifts after the longest wait, or a wait failed that worked
+            before.
         """
         focus = self.settings.focus
-        rate, name = focus.drift_angstrom_per_s, "DriftWaitTask"
-        if not rate or name in self._told:
+        rate = focus.drift_angstrom_per_s
+        if not rate or self._drift_strikes >= STRIKES:
             return
         self._preset = None
         try:
-            self.client.call(name, rate, "A", focus.drift_wait_s, None, 1)
+            self.client.call("DriftWaitTask", rate, "A", focus.drift_wait_s, None, 1)
+            self._drift_worked = True
         except NoAnswerError as error:
             raise WorkError(ErrorKind.COMMAND_TIMEOUT, str(error), 0.0) from error
         except (ScriptError, MissingCommandError) as error:
@@ -362,14 +382,16 @@ class Instrument:
             if drift is not None and drift > rate:
                 text = f"drift of {drift:.1f} Å/s after {focus.drift_wait_s:g} s, above {rate:g}"
                 raise WorkError(ErrorKind.DRIFT, f"{text} (focus.drift_angstrom_per_s)", 0.0) from error
+            if self._drift_worked:
+                raise WorkError(ErrorKind.DRIFT, str(error), 0.0) from error
+            self._drift_strikes += 1
             log.warning("drift.not_offered", error=str(error), then="exposures do not wait for it")
-            self._told.add(name)
 
     def _last_drift_angstrom_per_s(self) -> float | None:
-        """The last drift that SerialEM measured while it waited; None where it measured none."""
+        """The last drift that SerialEM measured while it waited, the first value, nm/s; None where there is none."""
         measured = self.perhaps("GetWaitTaskDrift")
-        values = [v for v in (measured if isinstance(measured, tuple) else (measured,)) if isinstance(v, int | float)]
-        return 10.0 * math.hypot(*values[:2]) if values else None
+        rate = measured[0] if isinstance(measured, tuple) else measured
+        return 10.0 * abs(rate) if isinstance(rate, int | float) else None
 
     def forget(self) -> None:
         """Somebody else had the microscope: preset and image shift have to be set anew."""

@@ -1,6 +1,7 @@
 """The daemon's answers as Navigator items: points with label, note, colour, Acquire, and groups for multi-shot."""
 
 import math
+import zlib
 
 import structlog
 
@@ -14,7 +15,7 @@ from drivers.serialem.settings import AdvisorSettings
 log = structlog.get_logger("serialem")
 LABEL = 16  # characters that SerialEM keeps of a label
 NOTE = 250
-FIRST_GROUP = 20_000  # of groups in files, where SerialEM gives no unique ids
+FIRST_GROUP, GROUPS = 20_000, 1_000_000_000  # ids of groups in files, where SerialEM gives no unique ones
 SAME_UM = 1.0  # an item of the same label this near is the same place
 RED, GREEN, BLUE, YELLOW = 0, 1, 2, 3
 OPEN_STATES = ("found", "queued")
@@ -42,6 +43,14 @@ def colour_of(target: Target, acquire_above: float) -> int:
     return GREEN if target.score >= acquire_above else YELLOW if target.score >= 0.5 * acquire_above else RED
 
 
+def group_key(target: Target) -> str:
+    """Which points belong together: a planned group, else all holes of a square, as SerialEM's own finder has it."""
+    square, _, hole = target.area_id.rpartition("-H")
+    if not square or not hole:
+        return "" if target.group is None else f"{target.area_id}:{target.group}"
+    return square if target.group is None else f"{square}:{target.group}"
+
+
 def is_wanted(target: Target, acquire_above: float) -> bool:
     """Whether Acquire is switched on."""
     return target.state in OPEN_STATES and target.score >= acquire_above
@@ -61,6 +70,7 @@ class Navigator:
     def __init__(self, client: SerialEMClient, settings: AdvisorSettings) -> None:
         self.client = client
         self.settings = settings
+        self._groups: dict[str, int] = {}
 
     def put(self, targets: Targets, *, buffer: str, z_um: float) -> tuple[int, int]:
         """Add or change the points of one answer.
@@ -84,14 +94,13 @@ class Navigator:
         if not self.client.has("AddStagePosAsNavPoint"):
             return self._merge(targets, z_um), 0
         chosen = [t for t in targets.targets if t.score >= self.settings.least_score][: self.settings.most_points]
-        groups: dict[int, int] = {}
         added = changed = 0
         for target in chosen:
             index = self._known(target)
             if index:
                 changed += 1
             else:
-                group = self._group(target, groups)
+                group = self._group(target)
                 index = self._add(target, buffer, z_um, group)
                 added += 1
             self._dress(index, target)
@@ -115,7 +124,7 @@ class Navigator:
                 note=note_of(target),
                 colour=colour_of(target, above),
                 acquire=is_wanted(target, above),
-                group=0 if target.group is None else FIRST_GROUP + target.group,
+                group=FIRST_GROUP + zlib.crc32(key.encode()) % GROUPS if (key := group_key(target)) else 0,
             )
             for target in new
         ]
@@ -132,12 +141,12 @@ class Navigator:
         there = self.client.numbers("ReportOtherItem", index, least=3)
         return index if math.hypot(there[1] - target.x_um, there[2] - target.y_um) < SAME_UM else 0
 
-    def _group(self, target: Target, groups: dict[int, int]) -> int:
-        if target.group is None:
-            return 0
-        if target.group not in groups:
-            groups[target.group] = int(self.client.number("GetUniqueNavID"))
-        return groups[target.group]
+    def _group(self, target: Target) -> int:
+        """SerialEM's id of the group, the same for holes of a square that come with a later answer; 0 is none."""
+        key = group_key(target)
+        if key and key not in self._groups:
+            self._groups[key] = int(self.client.number("GetUniqueNavID"))
+        return self._groups[key] if key else 0
 
     def _add(self, target: Target, buffer: str, z_um: float, group: int) -> int:
         quietly = 1  # the list is drawn once, with the last change

@@ -207,7 +207,8 @@ class SerialEMPilot:
         self._guard(desk)
         self.squares.go_to_group(work.x_um, work.y_um, desk)
         preset = instrument.go_to("high")
-        instrument.shift_to(work.image_shift_x_um, work.image_shift_y_um)
+        around_um = self.settings.exposure.shot_radius_um if self.settings.exposure.shots_in_hole > 1 else 0.0
+        instrument.shift_to(work.image_shift_x_um, work.image_shift_y_um, around_um)
         instrument.defocus_to(work.defocus_um)
         instrument.unblank()
         known, limit = instrument.record_dose_e_per_a2, self.settings.interlocks.dose_per_area_e_per_a2
@@ -217,7 +218,7 @@ class SerialEMPilot:
         desk.check()
         self._exposing = True
         with failing_as(ErrorKind.CAMERA, None):
-            self.client.call(preset.shot)
+            instrument.expose(preset)
             shot = instrument.read("A", "high")
         dose = shot.dose_e_per_a2 or known or work.dose_e_per_a2
         instrument.record_dose_e_per_a2 = shot.dose_e_per_a2 or known

@@ -121,6 +121,10 @@ class ExposureSettings(Section):
     beam_tilt: bool = False  # compensate beam tilt with image shift (needs SerialEM's coma-vs-IS calibration)
     settling: float | None = Field(default=None, ge=0, le=100)  # factor of the image shift's settling time
     record_dose_e_per_a2: float | None = Field(default=None, gt=0)  # of Record, where SerialEM does not know it
+    shots_in_hole: int = Field(
+        default=1, ge=1, le=19
+    )  # above 1: MultipleRecords, one in the middle, the others around it
+    shot_radius_um: float = Field(default=0.5, gt=0, le=10)  # of that ring; the shots must not overlap
     keep_in: Buffer = "Q"  # buffer in which frames of the advisor wait for their answer
 
 
@@ -188,6 +192,13 @@ class SerialEMSettings(Section):
     grids: GridSettings = GridSettings()
     advisor: AdvisorSettings = AdvisorSettings()
     interlocks: EnvelopeSettings = EnvelopeSettings()
+
+    @model_validator(mode="after")
+    def _multiple_records_are_records(self) -> Self:
+        if self.exposure.shots_in_hole > 1 and self.presets.high.shot != "Record":
+            shot = self.presets.high.shot
+            raise ValueError(f"exposure.shots_in_hole above 1 takes Records; presets.high.shot is {shot}")
+        return self
 
 
 def load(path: Path, **changes: object) -> SerialEMSettings:

@@ -207,6 +207,7 @@ class SerialEM:
         self.target_defocus_um = -1.0
         self.autofocus = (0.0, 0)
         self.measured_drift_nm_per_s: float | None = None
+        self.drift_wait_failed = False
         self.drift_floor_nm_per_s = 0.02  # what is left when the stage has settled; tests raise it
         self.arrived_s = float("-inf")  # simulated time of the last stage move's end
         self.auto_align_limit_um = 0.0  # of the next autoalign; 0 is none

@@ -1,5 +1,6 @@
 """A script error at each command of a session in turn, before it ran and after: nothing is exposed twice."""
 
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +163,33 @@ def test_a_record_preset_with_too_much_dose_is_refused_before_it_exposes(tmp_pat
             bench.pilot.carry_out(WORKS[3], bench.desk)
         assert server.scope.ledger == []
         bench.pilot.close()
+
+
+def test_several_shots_in_a_hole_are_one_command_with_the_middle_in_the_last(tmp_path: Path) -> None:
+    with microscope() as server:
+        changes = {"exposure__shots_in_hole": 5, "exposure__shot_radius_um": 0.4}
+        bench = Bench(tmp_path, server, grids__on_stage="G1", **changes)
+        assert bench.do(Expose(area_id="G1-S001-H001", x_um=50.0, y_um=40.0, image_shift_x_um=3.0))
+        bench.pilot.close()
+        assert server.count("MultipleRecords") == 1
+        assert server.count("Record") == 0
+        (shot,) = bench.shots
+        around = [(x, y) for _, x, y, _ in server.scope.ledger]
+        error = server.scope.misplaced_um
+        middle = (53.0 + error[0], 40.0 + error[1])
+        assert around[-1] == pytest.approx(middle, abs=1e-3)
+        assert [math.dist(place, middle) for place in around[:-1]] == [pytest.approx(0.4, abs=1e-3)] * 4
+        assert (shot.stage.x_um + shot.image_shift_um[0], shot.stage.y_um) == pytest.approx((53.0, 40.0), abs=1e-3)
+
+
+def test_shots_around_a_hole_count_towards_the_limit_of_the_image_shift(tmp_path: Path) -> None:
+    with microscope() as server:
+        changes = {"exposure__shots_in_hole": 5, "exposure__shot_radius_um": 2.0, "interlocks__image_shift_um": 4.0}
+        bench = Bench(tmp_path, server, grids__on_stage="G1", **changes)
+        with pytest.raises(WorkError, match=r"image shift 5\.00 µm is above 4"):
+            bench.pilot.carry_out(Expose(area_id="H", x_um=50.0, y_um=40.0, image_shift_x_um=3.0), bench.desk)
+        bench.pilot.close()
+        assert server.scope.ledger == []
 
 
 def test_a_safe_state_says_what_it_could_not_reach_and_does_the_rest(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.daemon import Daemon
+from drivers.serialem.client import SerialEMClient
 from simulators.serialem.groups.camera import take
 from simulators.serialem.navigator import NavItem
 from simulators.serialem.server import SerialEMServer
@@ -44,6 +45,11 @@ def operator_takes(server: SerialEMServer, letter: str, level: str, x_um: float 
     server.scope.move(x_um, y_um)
     program.low_dose, program.level = False, level
     program.buffers.put("A", take(program, letter))
+
+
+def settled(rig: Rig) -> bool:
+    """Whether no answer waits, and none is being put into the Navigator: control is on all that while."""
+    return not rig.server.program.control.on and rig.hooks._answers.qsize() == 0 and len(points(rig.server)) > 5
 
 
 def points(server: SerialEMServer) -> list[NavItem]:
@@ -83,13 +89,50 @@ def test_the_same_image_is_sent_once_and_the_same_place_is_one_point(tmp_path: P
     with advised(tmp_path) as (rig, running):
         operator_takes(rig.server, "R", "low")
         wait_for(lambda: len(points(rig.server)) > 5, 20)
-        time.sleep(0.5)
+        wait_for(lambda: settled(rig), 20)
         first, frames = len(points(rig.server)), running.core.state.frames
         rig.scope.clock.spend(10.0)
         operator_takes(rig.server, "R", "low")
         wait_for(lambda: running.core.state.frames == frames + 1, 20)
-        time.sleep(0.8)
+        dressed = rig.server.count("ChangeItemNote")
+        wait_for(lambda: rig.server.count("ChangeItemNote") > dressed and settled(rig), 20)
         assert len(points(rig.server)) < 1.5 * first
+
+
+def test_holes_of_a_square_are_one_group_that_serialem_combines_and_records(tmp_path: Path) -> None:
+    """The operator's way on: hole vectors, combiner on the group, Acquire at Items with multiple Records."""
+    with advised(tmp_path) as (rig, _):
+        server = rig.server
+        square = max(server.scope.specimen.squares, key=lambda s: len(server.scope.specimen.holes(s.index)))
+        operator_takes(server, "S", "medium", square.x_um, square.y_um)
+        wait_for(lambda: any("-H" in item.label for item in points(server)) and settled(rig), 20)
+        rig.hooks.close()  # the operator has SerialEM alone from here
+        for item in points(server):  # and switches off what is not wanted
+            near = math.dist((item.x_um, item.y_um), (square.x_um, square.y_um)) < 15.0
+            item.acquire = item.acquire and "-H" in item.label and near
+        wanted = [item for item in points(server) if item.acquire]
+        assert len({item.group for item in wanted}) == 1
+        assert all(item.group == 0 for item in points(server) if "-H" not in item.label)
+        assert wanted[0].group > 0
+        operator = SerialEMClient("127.0.0.1", server.port)
+        operator.call("FindHoles", "A")
+        operator.call("UseHoleVectorsForMulti", 0)
+        operator.call("SetMultishotParams", *[-9] * 12, 3, 3)
+        operator.call("SetSelectedNavItem", server.program.navigator.items.index(wanted[0]) + 1)
+        operator.call("CombineHolesToMulti", 2)
+        holes, items, _ = operator.numbers("ReportNumHoleAcquire", least=3)
+        assert holes == len(wanted)
+        assert items < 0.5 * holes
+        operator.call("SetNavAcqAtEndParams", "prim", 4)
+        operator.call("SetLowDoseMode", 1)
+        operator.call("StartNavAcquireAtEnd")
+        operator.exit_control()
+        wait_for(lambda: not server.control.busy and not any(i.acquire for i in server.program.navigator.items), 20)
+        operator.close()
+        assert len(rig.scope.ledger) == len(wanted)
+        truth = [(h.x_um, h.y_um) for s in rig.scope.specimen.squares for h in rig.scope.specimen.holes(s.index)]
+        away = [min(math.dist((x, y), hole) for hole in truth) for _, x, y, _ in rig.scope.ledger]
+        assert sum(distance < 1.0 for distance in away) > 0.9 * len(away), "holes of 2 µm"
 
 
 def test_an_advisor_lets_a_busy_operator_work_and_comes_back(tmp_path: Path) -> None:
@@ -125,8 +168,9 @@ def test_serialem_4_0_gets_its_points_as_a_file(tmp_path: Path) -> None:
 
 def test_control_is_free_between_two_looks(tmp_path: Path) -> None:
     with advised(tmp_path, advisor__poll_s=0.3) as (rig, _):
-        seen = []
-        for _ in range(60):
-            seen.append(rig.server.program.control.on)
-            time.sleep(0.02)
-        assert seen.count(False) > 0.7 * len(seen)
+        wait_for(lambda: rig.log.count("Exit") >= 3, 20)
+        log = rig.log
+        taken = [n for n, name in enumerate(log) if name == "NoMessageBoxOnError"]
+        given = [n for n, name in enumerate(log) if name == "Exit"]
+        assert taken[1:3] == [n + 1 for n in given[:2]], "control was taken again right after it had been given back"
+        wait_for(lambda: not rig.server.program.control.on, 5)

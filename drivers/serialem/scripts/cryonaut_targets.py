@@ -113,13 +113,14 @@ def put(targets: dict[str, Any], z_um: float) -> int:
     """Points into the Navigator, best first; gives how many."""
     if sem.ReportIfNavOpen() == 0:
         sem.OpenNavigator()
-    groups: dict[int, int] = {}
+    groups: dict[str, int] = {}  # a planned group, else all holes of a square: what the hole combiner takes together
     count = 0
     for target in targets["targets"]:
         if target["score"] < LEAST_SCORE:
             continue
-        group = target.get("group")
-        if group is not None and group not in groups:
+        square, _, hole = target["area_id"].rpartition("-H")
+        group = f"{square} {target.get('group')}" if square and hole else ""
+        if group and group not in groups:
             groups[group] = int(sem.GetUniqueNavID())
         x, y = target["x"] + CORNER, target["y"] + CORNER
         index = int(sem.AddImagePosAsNavPoint(BUFFER, x, y, z_um, groups.get(group, 0), 1))

@@ -269,6 +269,7 @@ def drift_wait_task(sem: SerialEM, call: Call) -> Values:
         raise ScriptError(f"DriftWaitTask: the unit {call.text(2)} is neither A nor nm")
     if not _lit(sem):
         raise ScriptError("DriftWaitTask: the images are dark")
+    sem.drift_wait_failed = False
     rate = call.number(1, 1.0) * (0.1 if unit == "a" else 1.0)
     longest, interval = call.number(3, 60.0), call.number(4, 5.0)
     waited = 0.0
@@ -280,6 +281,7 @@ def drift_wait_task(sem: SerialEM, call: Call) -> Values:
             return None
         if waited + interval > longest:
             break
+    sem.drift_wait_failed = True
     if call.integer(5) > 0:
         raise ScriptError(f"Drift is still {10 * sem.measured_drift_nm_per_s:.2f} A/s after {waited:.0f} s")
     return None
@@ -287,10 +289,10 @@ def drift_wait_task(sem: SerialEM, call: Call) -> Values:
 
 @command("GetWaitTaskDrift")
 def get_wait_task_drift(sem: SerialEM, call: Call) -> Values:
-    """The drift x, y in nm/s that the last DriftWaitTask measured."""
+    """The drift in nm/s that the last DriftWaitTask measured, and 1 when that was still too much."""
     if sem.measured_drift_nm_per_s is None:
         raise ScriptError("There is no drift from a wait for drift")
-    return 0.6 * sem.measured_drift_nm_per_s, -0.8 * sem.measured_drift_nm_per_s
+    return sem.measured_drift_nm_per_s, int(sem.drift_wait_failed)
 
 
 @command("Eucentricity")

@@ -185,3 +185,80 @@ def serialem(
         serve(server, sys.stdin, partial(print, flush=True))
     except (OSError, OverflowError) as error:
         raise ConfigError(f"cannot listen at {host}:{port}: {error}; choose another --host or --port") from error
+
+
+@app.command
+def leginon(
+    *,
+    url: str = "http://127.0.0.1:8000",
+    scripts: Path | None = None,
+    seed: int = 1,
+    speed: float = 60.0,
+    squares: int = 3,
+    exposures: int = 6,
+    foil: Literal["carbon", "gold"] = "gold",
+    ice: Literal["mixed", "good", "thick", "poor"] = "mixed",
+    radius_um: float = 500.0,
+    folder: Path | None = None,
+) -> None:
+    """Play Leginon in front of a virtual microscope: one session of one grid, by HTTP or by the external command.
+
+    Tiles of the atlas, square targets, hole images, exposures, what the pipeline measures, and the learned order after
+    each square. It ends with the warnings that would stand in Leginon's log; any makes the exit status 1. Such as:
+
+    - `cryonaut simulate leginon --url http://127.0.0.1:8000 --squares 4`
+    - `cryonaut simulate leginon --scripts /opt/cryonaut-leginon`
+
+    Parameters
+    ----------
+    url
+        What ptolemy.cfg names: where `cryonaut driver leginon` listens.
+    scripts
+        Folder with the scripts of `cryonaut driver leginon install`: they are used instead of HTTP.
+    seed
+        Another number is another grid.
+    speed
+        How much faster than a real microscope.
+    squares
+        Squares to visit.
+    exposures
+        Exposures in each of them.
+    foil
+        Gold foil with bright holes, or carbon, where holes are faint.
+    ice
+        How good the ice is over the grid.
+    radius_um
+        Radius of the atlas, in micrometres.
+    folder
+        Where images for the external command go; a temporary folder unless given.
+    """
+    import sys
+    import tempfile
+    from functools import partial
+
+    from simulators.leginon.program import Pace
+    from simulators.leginon.run import NoServerError, play
+    from simulators.specimen import SpecimenSettings
+
+    pace = Pace(radius_um=radius_um, squares=squares, exposures=exposures)
+    specimen = SpecimenSettings(seed=seed, foil=foil, ice=ice)
+    tell = partial(print, flush=True)
+    with tempfile.TemporaryDirectory(prefix="cryonaut-leginon-") as images:
+        try:
+            record, warnings = play(
+                specimen,
+                url="" if scripts is not None else url,
+                scripts=scripts.absolute() if scripts is not None else None,
+                images=folder.absolute() if folder is not None else Path(images),
+                pace=pace,
+                speed=speed,
+                tell=tell,
+            )
+        except NoServerError as error:
+            raise ConfigError(str(error)) from error
+    good = sum(ctf is not None and ctf <= 6.0 for _, ctf in record.exposed.values())
+    tell(f"{len(record.visited)} squares visited, {len(record.exposed)} exposures, {good} of them good")
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    if warnings:
+        sys.exit(1)

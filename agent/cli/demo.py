@@ -13,7 +13,7 @@ def demo(
     squares: int | None = None,
     holes: int | None = None,
     foil: Literal["carbon", "gold"] = "gold",
-    microscope: Literal["serialem", "virtual"] = "serialem",
+    microscope: Literal["serialem", "leginon", "virtual"] = "serialem",
     folder: Path = Path("sessions"),
     name: str = "",
 ) -> None:
@@ -26,6 +26,7 @@ def demo(
 
     - `cryonaut demo`
     - `cryonaut demo --seed 3 --foil carbon --squares 3 --holes 12`
+    - `cryonaut demo --microscope leginon`
 
     Parameters
     ----------
@@ -40,8 +41,9 @@ def demo(
     foil
         Gold foil with bright holes, or carbon, where holes are faint.
     microscope
-        serialem: a simulated SerialEM, reached over its own socket by the driver that a real one would have; virtual:
-        the virtual microscope with a driver of its own.
+        serialem: a simulated SerialEM, reached over its own socket by the driver that a real one would have; leginon: a
+        simulated Leginon leads and asks the driver by its own HTTP calls; virtual: the virtual microscope with a driver
+        of its own.
     folder
         Where session folders are made.
     name
@@ -51,7 +53,7 @@ def demo(
 
     from rich.console import Console
 
-    from agent.cli.demo_session import free_ports, program, serialem_config, watch
+    from agent.cli.demo_session import free_ports, leginon_config, program, serialem_config, watch
     from agent.cli.settings import load_settings
     from agent.settings import preset_folder
 
@@ -67,9 +69,12 @@ def demo(
         "endpoints.health=''",
         f"web.address=127.0.0.1:{page_port}",
     ]
+    led = microscope == "leginon"
+    config = preset_folder() / ("leginon-session.yaml" if led else "demo.yaml")
+    if led:
+        squares, holes = squares or 4, holes or 8
     changes += [f"squares.per_grid={squares}"] if squares is not None else []
     changes += [f"holes.per_square={holes}"] if holes is not None else []
-    config = preset_folder() / "demo.yaml"
     settings = load_settings(config, changes)
     session = folder / name
     session.mkdir(parents=True, exist_ok=True)
@@ -79,6 +84,12 @@ def demo(
     if microscope == "virtual":
         ledger = ("--ledger", str(session / "driver.sqlite"))
         programs["microscope"] = ["simulate", "microscope", "--endpoint", settings.endpoints.drivers, *look, *ledger]
+    elif led:
+        driver = session / "driver.yaml"
+        driver.write_text(leginon_config(settings.endpoints.drivers, session, scope_port), encoding="utf-8")
+        programs["driver"] = ["driver", "leginon", "--config", str(driver), "--log", "json"]
+        count = ("--squares", str(squares), "--exposures", str(holes))
+        programs["leginon"] = ["simulate", "leginon", "--url", f"http://127.0.0.1:{scope_port}", *look, *count]
     else:
         driver = session / "driver.yaml"
         driver.write_text(serialem_config(settings.endpoints.drivers, scope_port, session), encoding="utf-8")
@@ -90,7 +101,7 @@ def demo(
         running = {
             title: stack.enter_context(program(call, session / f"{title}.log")) for title, call in programs.items()
         }
-        ended = watch(console, settings, running, session)
+        ended = watch(console, settings, running, session, "leginon" if led else "")
     from agent.report import render
 
     report = render(session)

@@ -75,8 +75,20 @@ def serialem_config(endpoint: str, port: int, session: Path) -> str:
     return str(yaml.safe_dump(values, sort_keys=False))
 
 
-def watch(console: Console, settings: Settings, programs: "Programs", session: Path) -> bool:
-    """Show the session until it ends; True when it ended by itself in good order."""
+def leginon_config(endpoint: str, session: Path, port: int) -> str:
+    """The driver's config for a simulated Leginon; a real one would have config/leginon.yaml."""
+    values = {
+        "daemon": {"endpoint": endpoint, "folder": str(session / "leginon")},
+        "http": {"port": port},
+    }
+    return str(yaml.safe_dump(values, sort_keys=False))
+
+
+def watch(console: Console, settings: Settings, programs: "Programs", session: Path, leader: str = "") -> bool:
+    """Show the session until it ends; True when it ended by itself in good order.
+
+    A ``leader`` among the programs is the microscope software: when it has ended well, the session is over.
+    """
     show = _Show(settings)
     with ControlClient(settings.endpoints.control, timeout_s=2.0) as client:
         _wait_for(client, programs, session)
@@ -89,7 +101,9 @@ def watch(console: Console, settings: Settings, programs: "Programs", session: P
         live = console.is_terminal
         with Live(console=console, refresh_per_second=4) if live else contextlib.nullcontext() as screen:
             while True:
-                _alive(programs, session)
+                if _alive(programs, session, leader):
+                    leader = ""
+                    client.ask(say.Stop())
                 try:
                     status = client.ask(say.GetStatus()).status
                     new = client.ask(say.GetEvents(after=show.seq, most=1000)).events
@@ -122,12 +136,17 @@ def _wait_for(client: ControlClient, programs: "Programs", session: Path) -> Non
                 raise
 
 
-def _alive(programs: "Programs", session: Path) -> None:
-    for title, process in programs.items():
+def _alive(programs: "Programs", session: Path, leader: str = "") -> bool:
+    """Whether the leader has ended well; the end of any other program is an error."""
+    for title, process in list(programs.items()):
         if process.poll() is not None:
+            if title == leader and process.returncode == 0:
+                del programs[title]
+                return True
             log = session / f"{title}.log"
             tail = log.read_text(errors="replace").strip().splitlines()[-3:]
             raise CryonautError(f"the {title} ended early; {log} says: {' / '.join(tail)}")
+    return False
 
 
 class _Show:

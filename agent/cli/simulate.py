@@ -198,7 +198,7 @@ def leginon(
     exposures: int = 6,
     foil: Literal["carbon", "gold"] = "gold",
     ice: Literal["mixed", "good", "thick", "poor"] = "mixed",
-    radius_um: float = 500.0,
+    radius_um: float = 800.0,
     folder: Path | None = None,
 ) -> None:
     """Play Leginon in front of a virtual microscope: one session of one grid, by HTTP or by the external command.

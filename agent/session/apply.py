@@ -291,7 +291,9 @@ def _measured(state: State, event: ev.AreaMeasured) -> State:
         quality=quality,
         quality_label=label,
     )
-    return _with_area(replace(state, progress_utc=state.utc, idle_told=False), square_of(event.area_id), visited=True)
+    first = 0 if hole.visited else 1
+    state = replace(state, exposures=state.exposures + first, progress_utc=state.utc, idle_told=False)
+    return _with_area(state, square_of(event.area_id), visited=True)
 
 
 def _grouped(state: State, event: ev.GroupsPlanned) -> State:

@@ -193,13 +193,14 @@ def text(picture: Picture, words: str, x: float, y: float, height: float, colour
     plain = words.replace("µ", "u")
     (width, _), _ = cv2.getTextSize(plain, FONT, face, line)
     start = (round(x if left else x - width / 2), round(y + height / 2))
-    for paint, extra in ((DARK, 2), (colour, 0)):
-        cv2.putText(picture, plain, start, FONT, face, paint, line + extra, cv2.LINE_AA)
+    # an outline of the same strokes: thicker ones are wider letters in some builds of OpenCV
+    for paint, dx, dy in ((DARK, -1, -1), (DARK, 1, -1), (DARK, -1, 1), (DARK, 1, 1), (colour, 0, 0)):
+        cv2.putText(picture, plain, (start[0] + dx, start[1] + dy), FONT, face, paint, line, cv2.LINE_AA)
         for at in (i for i, letter in enumerate(words) if letter == "µ"):
             (before, _), _ = cv2.getTextSize(plain[:at], FONT, face, line)
-            foot = round(start[0] + before + 0.22 * height)
-            ends = (foot, round(start[1] - 0.5 * height)), (foot, round(start[1] + 0.3 * height))
-            cv2.line(picture, *ends, paint, line + extra, cv2.LINE_AA)
+            foot = round(start[0] + before + 0.22 * height) + dx
+            ends = (foot, round(start[1] - 0.5 * height) + dy), (foot, round(start[1] + 0.3 * height) + dy)
+            cv2.line(picture, *ends, paint, line, cv2.LINE_AA)
     return int(width)
 
 

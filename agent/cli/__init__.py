@@ -14,6 +14,7 @@ from agent.cli.demo import demo
 from agent.cli.doctor import doctor
 from agent.cli.driver import app as driver
 from agent.cli.find import app as find
+from agent.cli.judge import judge
 from agent.cli.keys import app as keys
 from agent.cli.notices import app as notices
 from agent.cli.proofread import proofread
@@ -33,7 +34,7 @@ Start with `cryonaut demo`: a whole simulated session of one grid, then a report
 
 app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown")
 
-for command in (demo, run, watch, report, doctor, proofread, replay):
+for command in (demo, run, judge, watch, report, doctor, proofread, replay):
     app.command(command)
 for group in (control, driver, find, keys, notices, session, simulate, train):
     app.command(group)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agent.errors import BadFileError
 from agent.recording.record import Record
 from agent.report.collect import exposed_holes
-from agent.report.pictures import Picture, load, power_spectrum, view
+from agent.report.pictures import Picture, load, thon_rings, view
 from agent.session import events as ev
 from agent.session.state import Hole
 
@@ -15,11 +15,12 @@ MOST_PICTURES = 600
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One micrograph; doses in e/Å², defocus in µm (positive is underfocus), ``nyquist`` as words."""
+    """One micrograph; doses in e/Å², defocus in µm, positive in underfocus; ``edge_angstrom`` ends the spectrum."""
 
     hole: Hole
     picture: Picture
     spectrum: Picture
+    edge_angstrom: float
     utc: float
     defocus_um: float | None
     dose_e_per_a2: float | None
@@ -49,13 +50,15 @@ def cards(record: Record) -> tuple[Card, ...]:
 
 def _card(record: Record, hole: Hole, side_px: int, reasons: dict[str, str], notes: dict[str, str]) -> Card:
     received = record.frames.get(hole.frame_id)
-    picture, spectrum = Picture(note="not shown: too many micrographs for one page"), Picture()
+    picture, spectrum, edge = Picture(note="not shown: too many micrographs for one page"), Picture(), 0.0
     if received is None:
         picture = Picture(note=f"frame {hole.frame_id} is not in the journal")
     elif side_px:
         try:
             image = load(record.folder, received)
-            picture, spectrum = view(image, side_px, 62), power_spectrum(image, 128 if side_px > 200 else 96)
+            picture = view(image, side_px, 62)
+            large = 168 if side_px > 250 else 112
+            spectrum, edge = thon_rings(image, received.frame.pixel_size_angstrom, hole.features, large)
         except BadFileError as error:
             picture = Picture(note=str(error))
     frame = received.frame if received else None
@@ -64,6 +67,7 @@ def _card(record: Record, hole: Hole, side_px: int, reasons: dict[str, str], not
         hole=hole,
         picture=picture,
         spectrum=spectrum,
+        edge_angstrom=edge,
         utc=frame.taken_utc if frame else 0.0,
         defocus_um=frame.defocus_um if frame and frame.defocus_um is not None else hole.defocus_um,
         dose_e_per_a2=dose,

@@ -1,7 +1,7 @@
 """Frames as small pictures inside the page: atlas, medium-mag views, thumbnails, power spectra."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agent import geometry
+from agent import geometry, thon
 from agent.drawing import stretch
 from agent.errors import BadFileError
 from agent.messages import Frame
 from agent.recording.record import pixels
 from agent.session import events as ev
+from models.quality.spectrum import spectrum as transformed
 
 Grey = NDArray[np.uint8]  # (rows, columns)
 Plain = NDArray[np.float32]  # (rows, columns)
 
 ATLAS_PX = 1500
+_SPECTRUM_PX = 1536  # of the middle of a micrograph: enough for a picture of its rings, and quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,19 @@ def view(image: Plain, side_px: int, quality: int = 72) -> Picture:
     return jpeg(stretch(shrunk(image, side_px)), quality)
 
 
-def power_spectrum(image: Plain, side_px: int = 112) -> Picture:
-    """`spectrum` as a picture for the page."""
-    grey = spectrum(image, side_px)
-    return Picture(note="too small for a power spectrum") if grey is None else jpeg(grey, 70)
+def thon_rings(
+    image: Plain, pixel_size_angstrom: float, features: Mapping[str, float], side_px: int = 160
+) -> tuple[Picture, float]:
+    """Power spectrum, its right half the fitted CTF where one was found; and the spacing at its edge in Å."""
+    rows, columns = image.shape
+    if min(rows, columns) < 32:
+        return Picture(note="too small for a power spectrum"), 0.0
+    top, left = max(0, (rows - _SPECTRUM_PX) // 2), max(0, (columns - _SPECTRUM_PX) // 2)
+    middle = image[top : top + _SPECTRUM_PX, left : left + _SPECTRUM_PX]
+    power = transformed(np.ascontiguousarray(middle), pixel_size_angstrom)
+    fit = thon.fit_of(features)
+    reach = thon.reach_of(power, fit[2] if fit else None)
+    return colour_jpeg(thon.half_and_half(power, side_px, fit, reach), 78), 1 / reach
 
 
 def spectrum(image: Plain, side_px: int) -> Grey | None:

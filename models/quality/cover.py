@@ -17,6 +17,7 @@ _SEED_SPREAD = 3.0  # and in units of all that varies: mottled ice is no collect
 _LEAST_PX = 25
 _LEAST_ANGSTROM = 300.0  # diameter of a lump: smaller dark things are particles
 _BORDER_PX = 3  # stitched and shifted frames have dark rims
+_MOTTLE_PX = 4.0
 _PATCH_PX = 20.0  # over which grain is averaged
 _FOIL_RATIO = 1.6  # by how much the grain of foil is stronger than that of ice
 _FOIL_LEAST, _FOIL_MOST = 0.06, 0.94
@@ -34,6 +35,9 @@ class Cover:
         Foil, told from ice by its stronger grain; nowhere when the frame shows one kind of ground only.
     ratio
         Contrast of the grain of the two grounds; 1 when there is one.
+    mottle
+        Slow variation of the ice in units of its grain: about 0.3 to 0.5 in vitreous ice with particles, more where
+        ice has crystallised (or the specimen itself is lumpy all over).
     depth
         How dark the darkest lump is, as share of the mean where the image is counts; 0 without lumps.
     """
@@ -41,6 +45,7 @@ class Cover:
     dirt: Mask
     foil: Mask
     ratio: float
+    mottle: float
     depth: float
 
     @property
@@ -84,12 +89,13 @@ def cover(small: Plane, pixel_size_angstrom: float | None = None) -> Cover:
     ground = background(soft)
     rest = soft - ground
     fine = soft - cv2.GaussianBlur(soft, (0, 0), 8.0)
-    noise, spread = _scatter(fine), _scatter(rest)
-    rest = rest - np.float32(np.median(rest))
+    # lumps are dark: the brighter half shows how much the ice itself varies, even where they hide a half of it
+    noise, spread = _scatter(fine), 1.4826 * float(np.median(rest[rest > 0])) if (rest > 0).any() else 0.0
     dirt = _lumps(rest, noise, spread, least)
     depth = float(-rest[dirt].min()) / max(float(np.median(soft)), 1e-9) if dirt.any() else 0.0
     foil, ratio = _foil(small, dirt)
-    return Cover(dirt & ~foil, foil, ratio, depth if np.median(soft) > 0 else 0.0)
+    mottle = _mottle(small, dirt | foil, noise)
+    return Cover(dirt & ~foil, foil, ratio, mottle, depth if np.median(soft) > 0 else 0.0)
 
 
 def background(soft: Plane) -> Plane:
@@ -99,18 +105,34 @@ def background(soft: Plane) -> Plane:
     copy = cv2.resize(soft, size, interpolation=cv2.INTER_AREA)
     design = _quadratic(size[1], size[0])
     values = copy.ravel().astype(np.float64)
-    weight = np.ones_like(values)
+    # begun at the most common brightness, so that a lump of nearly half the frame is a lump all the same
+    off = values - _mode(values)
+    above = off[off > 0]
+    width = 3 * float(np.median(above)) + 1e-12 if len(above) else 1.0
+    weight = np.exp(-0.5 * (off / width) ** 2)
     surface = np.full_like(values, np.median(values))
     for _ in range(12):
         root = np.sqrt(weight)
         surface = design @ np.linalg.lstsq(design * root[:, None], values * root, rcond=None)[0]
         off = values - surface
-        scale = 4.685 * 1.4826 * float(np.median(np.abs(off))) + 1e-12
+        counted = np.abs(off[weight > 0.3])
+        scale = 4.685 * 1.4826 * float(np.median(counted if len(counted) > 100 else np.abs(off))) + 1e-12
         # lumps are dark: what is darker than the surface loses its weight sooner
         share = np.where(off < 0, 1.5, 1.0) * off / scale
         weight = np.maximum(np.where(np.abs(share) < 1, (1 - share**2) ** 2, 0.0), 1e-6)
     wide = surface.reshape(size[1], size[0]).astype(np.float32)
     return np.asarray(cv2.resize(wide, (columns, rows), interpolation=cv2.INTER_CUBIC), np.float32)
+
+
+def _mode(values: NDArray[np.float64]) -> float:
+    """The half-sample mode (Bickel & Frühwirth 2006): the middle of the ever narrower half that holds most."""
+    sorted_ = np.sort(values)
+    while len(sorted_) > 8:
+        half = (len(sorted_) + 1) // 2
+        width = sorted_[half - 1 :] - sorted_[: len(sorted_) - half + 1]
+        begin = int(np.argmin(width))
+        sorted_ = sorted_[begin : begin + half]
+    return float(sorted_.mean())
 
 
 def _quadratic(rows: int, columns: int) -> NDArray[np.float64]:
@@ -135,6 +157,14 @@ def _lumps(rest: Plane, noise: float, spread: float, least: int) -> Mask:
     kept &= ~rim
     kept[0] = False
     return np.asarray(kept[labels], dtype=np.bool_)
+
+
+def _mottle(small: Plane, hidden: Mask, noise: float) -> float:
+    seen = ~cv2.dilate(hidden.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(np.bool_)
+    if seen.mean() < 0.05:
+        return 0.0
+    slow = cv2.GaussianBlur(small, (0, 0), _MOTTLE_PX) - cv2.GaussianBlur(small, (0, 0), 3 * _MOTTLE_PX)
+    return _scatter(slow[seen]) / noise
 
 
 def _foil(small: Plane, dirt: Mask) -> tuple[Mask, float]:

@@ -3,7 +3,7 @@
 from models.base import Image, as_plain, source_fingerprint
 from models.conditions import Conditions
 from models.detections import QualityFinding
-from models.quality.measured import measure
+from models.quality.measured import Measured, measure
 from models.quality.scorer import SimpleQualityScorer
 from models.quality.verdict import label_of, reasons, score_of
 
@@ -49,10 +49,20 @@ class CtfQualityScorer:
         BadImageError
             When the array is no image at all (see ``models.base.as_plain``).
         """
+        m = self.measure(image, pixel_size_angstrom, conditions)
+        return SimpleQualityScorer().judge(image) if m is None else self.verdict(m)
+
+    def measure(
+        self, image: Image, pixel_size_angstrom: float | None = None, conditions: Conditions | None = None
+    ) -> Measured | None:
+        """All that is measured, for pictures; ``None`` for an image of one value. As `judge` otherwise."""
         plain = as_plain(image)
         if not float(plain.max()) > float(plain.min()):
-            return SimpleQualityScorer().judge(image)
-        m = measure(image, pixel_size_angstrom, conditions)
+            return None
+        return measure(image, pixel_size_angstrom, conditions)
+
+    def verdict(self, m: Measured) -> QualityFinding:
+        """The judgement that follows from what was measured."""
         label, why = label_of(m)
         note = "; ".join(part for part in (why, reasons(m)) if part)
         return QualityFinding(score=score_of(m, label), label=label, features=m.features(), note=note)

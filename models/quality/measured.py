@@ -40,6 +40,10 @@ class Measured:
         Plain statistics (`models.quality.statistics`).
     counts
         Whether the pixels are unsigned counts.
+    conditions
+        How it was taken.
+    full_px
+        Longer side of the micrograph.
     """
 
     small: Plane
@@ -51,6 +55,13 @@ class Measured:
     transmission: float | None
     numbers: dict[str, float]
     counts: bool
+    conditions: Conditions
+    full_px: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the micrograph in one pixel of the copy, along a side."""
+        return self.full_px / float(max(self.small.shape))
 
     def features(self) -> dict[str, float]:
         """The numbers that go into the record, by name; those that are not known are absent."""
@@ -58,6 +69,7 @@ class Measured:
             "contamination": self.cover.dirt_share,
             "foil": self.cover.foil_share,
             "grain_ratio": self.cover.ratio,
+            "mottle": self.cover.mottle,
             **self.numbers,
         }
         if self.fit is not None:
@@ -71,6 +83,9 @@ class Measured:
                 "astigmatism_um": f.defocus.astigmatism_um,
                 "astigmatism_angle_deg": f.defocus.angle_deg,
                 "phase_shift_deg": f.defocus.shift_deg,
+                "voltage_kv": self.conditions.voltage_kv,
+                "cs_mm": self.conditions.cs_mm,
+                "amplitude_contrast": self.conditions.amplitude_contrast,
             }
         if self.lattice is not None:
             out |= {"ice_ring": self.lattice.ring, "ice_spots": float(self.lattice.spots)}
@@ -127,4 +142,6 @@ def measure(image: Image, pixel_size_angstrom: float | None = None, conditions: 
         transmission=transmission,
         numbers={**real_space(plain), **spectral(plain)},
         counts=bool(np.issubdtype(image.dtype, np.unsignedinteger)),
+        conditions=conditions,
+        full_px=max(plain.shape),
     )

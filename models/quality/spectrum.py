@@ -67,7 +67,7 @@ class Spectrum:
     def polar(self) -> Polar:
         """The spectrum averaged into sectors and rings."""
         bins_wide = max(self.step_y, self.step_x)
-        finest = min(float(np.abs(self.rows).max()) * self.step_y, (self.power.shape[1] - 1) * self.step_x)
+        finest = self.reach
         # in 1/px there is no length to compare with: four steps of a 4096-pixel frame
         width = max(bins_wide, 1 / _LONGEST_ANGSTROM if self.nyquist != 0.5 else 1e-3)
         n = max(8, int(finest / width))
@@ -88,13 +88,18 @@ class Spectrum:
             theta=np.asarray((np.arange(SECTORS) + 0.5) * (math.pi / SECTORS) - math.pi / 2, dtype=np.float64),
         )
 
-    def picture(self, side: int) -> Plane:
+    @property
+    def reach(self) -> float:
+        """Finest frequency that is known in every direction."""
+        return min(float(np.abs(self.rows).max()) * self.step_y, float(self.power.shape[1] - 1) * self.step_x)
+
+    def picture(self, side: int, reach: float | None = None) -> Plane:
         """Mean power as a square picture with zero frequency in its middle pixel, shape (side + 1, side + 1).
 
-        The edge of the picture is the finest frequency kept along the shorter axis.
+        ``reach`` is the frequency at the middle of an edge, at most and by default `reach` of the spectrum.
         """
-        reach = min(float(np.abs(self.rows).max()) * self.step_y, (self.power.shape[1] - 1) * self.step_x)
-        half = side // 2
+        reach = min(reach or self.reach, self.reach)
+        half = max(side // 2, 1)
         order = np.argsort(self.rows, kind="stable")
         rows, plane = self.rows[order], self.power[order]
         at = np.arange(-half, half + 1) * (reach / half)

@@ -9,6 +9,7 @@ from models.quality.measured import Measured
 _SATURATED = 0.02  # share of pixels at the highest count
 _DARK_COUNTS = 1.0  # mean of an unsigned image below which no beam came through
 _CRYSTAL_RING, _CRYSTAL_SPOTS = 0.2, 4  # ice ring over its surroundings; spots beyond noise
+_MOTTLED = 0.56  # slow variation over grain, where pixels are too coarse for rings of ice
 _DIRTY = 0.03  # share of the frame under lumps
 _BROKEN = 0.4
 _EDGE = 0.2  # share of the frame on foil
@@ -36,6 +37,8 @@ def label_of(m: Measured) -> tuple[MicrographLabel, str]:
         return "crystalline", f"ice ring {m.lattice.ring:.2f} over its surroundings, {m.lattice.spots} spots"
     if m.fit is None and n["spots"] > _REFLECTIONS:
         return "crystalline", f"reflections stand out by {n['spots']:.1f} in log power"
+    if m.lattice is None and m.cover.mottle > _MOTTLED:
+        return "crystalline", f"mottled all over ({m.cover.mottle:.2f} of the grain)"
     if m.cover.dirt_share > _BROKEN:
         return "broken", f"{m.cover.dirt_share:.0%} of the frame are far darker than the rest"
     if m.cover.foil_share > _EDGE:
@@ -82,6 +85,8 @@ def parts_of(m: Measured) -> dict[str, float]:
         parts["ice"] = chance(nm, 12.0, 2.5) / (1 + (max(nm - 50.0, 0.0) / 70.0) ** 2)
     if m.lattice is not None:
         parts["vitreous"] = 1 / (1 + (m.lattice.ring / 0.3) ** 2) * (0.5 if m.lattice.spots >= _CRYSTAL_SPOTS else 1.0)
+    else:
+        parts["vitreous"] = 1 - 0.8 * chance(m.cover.mottle, _MOTTLED, 0.03)
     return parts
 
 

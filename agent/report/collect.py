@@ -48,7 +48,7 @@ def counts(record: Record) -> Counts:
         squares_found=len(squares),
         squares_mapped=sum(bool(square.map_frame_id) for square in squares),
         holes_found=len(holes),
-        holes_exposed=sum(bool(hole.frame_id) or hole.dose_e_per_a2 > 0 for hole in holes),
+        holes_exposed=sum(hole.visited for hole in holes),
         micrographs=sum(received.frame.level == "high" for received in record.frames.values()),
         judged=sum(bool(hole.quality_label) for hole in holes),
         good=good,

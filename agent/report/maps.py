@@ -69,6 +69,7 @@ class GridView:
     notes: tuple[str, ...]
     visited: int
     frames: int
+    laid_out: bool  # without positions: tiles lie side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,15 @@ class SquareView:
 
 def grid_view(record: Record, grid: Grid) -> GridView:
     """The atlas of a grid with its squares."""
-    atlas = mosaic(record.folder, [record.frames[f] for f in grid.atlas_frames if f in record.frames])
+    frames = [record.frames[f] for f in grid.atlas_frames if f in record.frames]
+    atlas = mosaic(record.folder, frames)
     shapes = [_square(square, atlas) for square in grid.squares.values()] if atlas.picture.uri else []
     shapes.sort(key=lambda shape: shape.kind == "visited")  # drawn last, on top
-    scale = _scale(atlas.um_per_px, atlas.picture.width) if atlas.picture.uri else None
+    sized = all(received.frame.pixel_size_known for received in frames)
+    scale = _scale(atlas.um_per_px, atlas.picture.width) if atlas.picture.uri and sized else None
+    laid_out = any(received.frame.nominal for received in frames)
     visited = sum(bool(square.map_frame_id) for square in grid.squares.values())
-    return GridView(grid, atlas.picture, tuple(shapes), scale, atlas.notes, visited, len(grid.atlas_frames))
+    return GridView(grid, atlas.picture, tuple(shapes), scale, atlas.notes, visited, len(grid.atlas_frames), laid_out)
 
 
 def _square(square: Square, atlas: Mosaic) -> SquareShape:
@@ -126,7 +130,7 @@ def square_view(record: Record, square: Square, side_px: int) -> SquareView:
 
 
 def _square_view(square: Square, picture: Picture, frame: Frame | None) -> SquareView:
-    taken = [hole for hole in square.holes.values() if hole.frame_id]
+    taken = [hole for hole in square.holes.values() if hole.visited]
     good = sum(hole.quality_label == "good" for hole in taken)
     if frame is None or is_flat(frame):
         return SquareView(square, picture, 0, 0, 1, (), (), None, len(taken), good)
@@ -134,9 +138,10 @@ def _square_view(square: Square, picture: Picture, frame: Frame | None) -> Squar
     rows, columns = frame.shape
     unit = max(rows, columns) / 900
     order = {"open": 0, "inferred": 0, "left out": 0}
-    holes = sorted((_hole(hole, frame, scale) for hole in square.holes.values()), key=lambda h: order.get(h.kind, 1))
+    here = [h for h in square.holes.values() if not frame.nominal or h.map_frame_id in ("", frame.frame_id)]
+    holes = sorted((_hole(hole, frame, scale) for hole in here), key=lambda h: order.get(h.kind, 1))
     groups = tuple(_group(group, square, frame) for group in square.groups.values())
-    bar = _scale(1 / scale, columns)
+    bar = _scale(1 / scale, columns) if frame.pixel_size_known else None
     return SquareView(square, picture, columns, rows, unit, tuple(holes), groups, bar, len(taken), good)
 
 
@@ -159,7 +164,7 @@ def kind_of(hole: Hole) -> str:
     """How a hole is drawn: good, bad, exposed, left out, planned, inferred or open."""
     if hole.quality_label:
         return "good" if hole.quality_label == "good" else "bad"
-    if hole.frame_id or hole.dose_e_per_a2 > 0:
+    if hole.visited:
         return "exposed"
     if hole.state in ("skipped", "rejected") or hole.word == "rejected":
         return "left out"

@@ -52,6 +52,43 @@ class Trouble:
     after: bool = False
 
 
+class Hold:
+    """A command that a test holds: it has begun, control is on, and its work waits until the test lets it go on.
+
+    Parameters
+    ----------
+    command_name
+        Which command; the next run of it is held, once.
+    after
+        Another command that must have run before.
+    """
+
+    def __init__(self, command_name: str, after: str = "") -> None:
+        self.command_name = codes.info_of(command_name).name
+        self.after = codes.info_of(after).name if after else ""
+        self._reached, self._go = threading.Event(), threading.Event()
+
+    @property
+    def reached(self) -> bool:
+        """Whether the command has begun."""
+        return self._reached.is_set()
+
+    def wait(self, seconds: float = 60.0) -> None:
+        """Wait until the command has begun; `TimeoutError` when it does not."""
+        if not self._reached.wait(seconds):
+            raise TimeoutError(f"{self.command_name} did not begin within {seconds:g} s")
+
+    def go(self) -> None:
+        """Let it do its work."""
+        self._go.set()
+
+    def stay(self, closing: threading.Event) -> None:
+        """Wait in the middle of the command until `go`, or until the server closes."""
+        self._reached.set()
+        while not (self._go.wait(0.02) or closing.is_set()):
+            pass
+
+
 class SerialEMServer:
     """SerialEM's side of the socket in front of a virtual microscope.
 
@@ -112,6 +149,7 @@ class SerialEMServer:
         self._troubles: dict[str, list[Trouble]] = {}
         self._trouble_at: dict[int, Trouble] = {}
         self._silent: set[str] = set()
+        self._holds: list[Hold] = []
         self._stop_between = threading.Event()
         self._listener: socket.socket | None = None
         self._client: socket.socket | None = None
@@ -197,6 +235,12 @@ class SerialEMServer:
     def answer_again(self, command_name: str) -> None:
         """Undo `never_answer` for runs to come."""
         self._silent.discard(codes.info_of(command_name).name)
+
+    def hold(self, command_name: str, *, after: str = "") -> Hold:
+        """Hold the next run of a command in its middle, so that a test can act there at its own pace."""
+        hold = Hold(command_name, after)
+        self._holds.append(hold)
+        return hold
 
     def count(self, command_name: str) -> int:
         """How often a command was executed."""
@@ -325,6 +369,7 @@ class SerialEMServer:
             return protocol.encode_refusal(Refusal.STOPPED)
         self.log.append((info.name, call.values))
         try:
+            self._stay_where_held(info.name)
             reply = self._outcome(call)
         finally:
             pressed = control.finish_command()
@@ -340,6 +385,13 @@ class SerialEMServer:
         if not self.program.at_least(4, 1) and len(packed) > REPLY_LIMIT_4_0:
             return protocol.encode_refusal(Refusal.REPLY_TOO_BIG)
         return packed
+
+    def _stay_where_held(self, name: str) -> None:
+        for hold in self._holds:
+            if hold.command_name == name and (not hold.after or self.count(hold.after)):
+                self._holds.remove(hold)
+                hold.stay(self.control.closing)
+                return
 
     def _after_script(self, *, stopped: bool) -> None:
         """Start what a script asked for at its end; SerialEM is busy until that is done."""

@@ -18,6 +18,7 @@ from agent.errors import JournalError
 from agent.journal import Journal
 from agent.session.state import State, summary
 from agent.settings import Settings
+from tests.end_to_end.live import wait_for
 from tests.end_to_end.scene import driver, quick_settings
 from tests.ports import free_endpoints
 
@@ -100,9 +101,9 @@ def play(nursery: Nursery, folder: Path, die_at: int, side: str) -> tuple[dict[s
                     pid = nursery.start(settings, log)
                 assert time.monotonic() < deadline, log.read_text()[-2000:]
                 time.sleep(0.02)
-            if die_at and not deaths:  # it may be told to die at the very last commit
-                time.sleep(0.3)
-                deaths += not alive(pid)
+            if die_at and not deaths:  # it is told to die at the very last commit
+                wait_for(lambda: not alive(pid), 30)
+                deaths += 1
         finally:
             end(pid)
     state, _ = read(session)

@@ -14,7 +14,7 @@ from agent.daemon import Daemon
 from agent.session import events as ev
 from agent.settings import Settings
 from simulators.faults import Fault
-from simulators.serialem.server import SerialEMServer
+from simulators.serialem.server import Hold, SerialEMServer
 from tests.end_to_end.live import daemon, events_of, wait_for
 from tests.end_to_end.scene import quick_settings
 from tests.end_to_end.serialem_scene import Cable, Rig, driven, microscope
@@ -26,9 +26,18 @@ pytestmark = pytest.mark.timeout(90)
 class Night:
     """A session under way, with everything that a test may want to disturb."""
 
-    def __init__(self, folder: Path, settings: Settings, running: Daemon, rig: Rig, cable: Cable) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, running: Daemon, rig: Rig, cable: Cable, held: Hold | None
+    ) -> None:
         self.folder, self.settings, self.daemon, self.rig, self.cable = folder, settings, running, rig, cable
         self.server: SerialEMServer = rig.server
+        self._held = held
+
+    @property
+    def held(self) -> Hold:
+        """The command that this test holds in its middle."""
+        assert self._held is not None
+        return self._held
 
     @property
     def phase(self) -> str:
@@ -44,17 +53,12 @@ class Night:
     def wait(self, what: Any, seconds: float = 40.0) -> None:
         wait_for(what, seconds, self.told)
 
-    def exposing(self) -> bool:
-        """Whether Record runs at high magnification now."""
-        return self.server.control.running == "Record" and "AutoFocus" in self.rig.log
-
     def ask(self, verb: Any) -> None:
         with ControlClient(self.settings.endpoints.control) as operator:
             operator.ask(verb)
 
     def finish(self) -> None:
-        """Let it run to its end, fast."""
-        self.rig.scope.clock.speed = float("inf")
+        """Let it run to its end."""
         self.wait(lambda: self.phase in ("stopped", "fault"))
         assert self.phase == "stopped", self.told()
         assert self.rig.no_place_twice()
@@ -66,26 +70,40 @@ class Night:
         assert not self.server.control.on
 
 
+EXPOSURE = ("Record", "AutoFocus")  # at high magnification: those of the atlas come before any focus
+
+
 @contextmanager
-def night(tmp_path: Path, *, driver: dict[str, Any] | None = None, **changes: Any) -> Iterator[Night]:
-    server = {name: changes.pop(name) for name in ("speed", "version", "faults") if name in changes}
+def night(
+    tmp_path: Path, *, hold: tuple[str, str] | str = "", driver: dict[str, Any] | None = None, **changes: Any
+) -> Iterator[Night]:
+    """A session with everything around it; ``hold`` names a command to be held, and one that must have run before."""
+    server = {name: changes.pop(name) for name in ("version", "faults") if name in changes}
+    name, after = (hold, "") if isinstance(hold, str) else hold
     settings = quick_settings(tmp_path, free_endpoints("drivers", "control", "events"), **changes)
     with (
         microscope(**server) as serialem,
         daemon(settings) as running,
         closing(Cable(serialem.port)) as cable,
-        driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite", cable.port, **(driver or {})) as rig,
     ):
-        yield Night(tmp_path, settings, running, rig, cable)
+        held = serialem.hold(name, after=after) if name else None
+        ledger = tmp_path / "ledger.sqlite"
+        with driven(settings.endpoints.drivers, serialem, ledger, cable.port, **(driver or {})) as rig:
+            try:
+                yield Night(tmp_path, settings, running, rig, cable, held)
+            finally:
+                if held is not None:
+                    held.go()
 
 
 # -------------------------------------------------------------------------------------------------- a person
 
 
 def test_stop_in_the_middle_of_an_exposure_lets_go_and_never_exposes_there_again(tmp_path: Path) -> None:
-    with night(tmp_path, speed=30.0) as it:
-        it.wait(it.exposing)
+    with night(tmp_path, hold=EXPOSURE) as it:
+        it.held.wait()
         it.server.press_stop()
+        it.held.go()
         it.wait(lambda: it.phase == "paused" and not it.daemon.core.state.outstanding)
         it.nothing_is_touched()
         assert not it.rig.scope.beam_blanked, "the person's microscope was changed"
@@ -99,9 +117,10 @@ def test_stop_in_the_middle_of_an_exposure_lets_go_and_never_exposes_there_again
 @pytest.mark.parametrize("version", ["4.0", "4.2"])
 def test_stop_between_two_commands_lets_go(tmp_path: Path, version: str) -> None:
     """From 4.1 the next request is told of it; 4.0 says nothing, and the session goes on."""
-    with night(tmp_path, version=version, speed=30.0) as it:
-        it.wait(lambda: "Eucentricity" in it.rig.log)
+    with night(tmp_path, version=version, hold="Eucentricity") as it:
+        it.held.wait()
         it.server.press_stop_between()
+        it.held.go()
         if version == "4.2":
             it.wait(lambda: it.phase == "paused")
             it.nothing_is_touched()
@@ -130,21 +149,22 @@ def test_a_busy_serialem_is_left_alone_until_told(tmp_path: Path) -> None:
 
 
 def test_an_operators_pause_gives_control_back(tmp_path: Path) -> None:
-    with night(tmp_path, speed=30.0) as it:
-        it.wait(lambda: it.server.control.running == "Eucentricity")
+    with night(tmp_path, hold="Eucentricity") as it:
+        it.held.wait()
         it.ask(Pause(now=True))
-        it.rig.scope.clock.speed = float("inf")
+        it.held.go()
         it.wait(lambda: not it.server.control.on and not it.daemon.core.state.outstanding)
         it.ask(Resume())
         it.finish()
 
 
 def test_an_emergency_stop_makes_safe_and_clear_leads_on(tmp_path: Path) -> None:
-    with night(tmp_path, speed=30.0) as it:
-        it.wait(it.exposing)
+    with night(tmp_path, hold=EXPOSURE) as it:
+        it.held.wait()
         it.ask(EmergencyStop(why="smoke"))
-        it.wait(lambda: it.phase == "fault" and it.rig.scope.beam_blanked and not it.rig.scope.valves_open)
-        it.rig.scope.clock.speed = float("inf")
+        it.wait(lambda: it.phase == "fault")
+        it.held.go()
+        it.wait(lambda: it.rig.scope.beam_blanked and not it.rig.scope.valves_open)
         it.wait(lambda: not it.daemon.core.state.outstanding)
         it.ask(Clear())
         it.ask(Resume())
@@ -156,11 +176,14 @@ def test_an_emergency_stop_makes_safe_and_clear_leads_on(tmp_path: Path) -> None
 
 def test_a_silent_daemon_leads_to_the_safe_state_and_a_new_one_goes_on(tmp_path: Path) -> None:
     settings = quick_settings(tmp_path, free_endpoints("drivers", "control", "events"), link__safe_after_s=0.5)
-    with microscope(speed=30.0) as serialem, ExitStack() as later:
+    with microscope() as serialem, ExitStack() as later:
+        held = serialem.hold("AutoFocus")
         with daemon(settings):
             rig = later.enter_context(driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite"))
-            wait_for(lambda: serialem.control.running == "AutoFocus", 30)
-        serialem.scope.clock.speed = float("inf")
+            later.callback(held.go)
+            held.wait()
+        wait_for(lambda: rig.shell._silent, 20)
+        held.go()
         wait_for(lambda: rig.scope.beam_blanked and not rig.scope.valves_open, 10)
         wait_for(lambda: not serialem.control.on, 10)
         assert not rig.scope.ledger
@@ -173,14 +196,17 @@ def test_a_silent_daemon_leads_to_the_safe_state_and_a_new_one_goes_on(tmp_path:
 
 def test_a_person_who_took_over_is_left_alone_by_a_silent_daemon_and_an_ending_driver(tmp_path: Path) -> None:
     settings = quick_settings(tmp_path, free_endpoints("drivers", "control", "events"), link__safe_after_s=0.5)
-    with microscope(speed=30.0) as serialem, ExitStack() as later:
+    with microscope() as serialem, ExitStack() as later:
+        held = serialem.hold("AutoFocus")
         with daemon(settings) as running:
             rig = later.enter_context(driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite"))
-            wait_for(lambda: serialem.control.running == "AutoFocus", 30)
+            later.callback(held.go)
+            held.wait()
             serialem.press_stop()
+            held.go()
             wait_for(lambda: running.core.state.phase == "paused" and not running.core.state.outstanding, 10)
             before = list(rig.log)
-        time.sleep(1.5)
+        wait_for(lambda: rig.shell._silent, 20)
     assert rig.log == before
     assert rig.scope.valves_open
 
@@ -191,11 +217,12 @@ def test_a_person_who_took_over_is_left_alone_by_a_silent_daemon_and_an_ending_d
 @pytest.mark.parametrize("when", ["Search", "Record", "AutoFocus"])
 def test_serialem_goes_away_and_comes_back(tmp_path: Path, when: str) -> None:
     """The link breaks in the middle of a command; what may have been exposed is not exposed again."""
-    with night(tmp_path, speed=30.0) as it:
-        it.wait(it.exposing if when == "Record" else lambda: it.server.control.running == when)
+    with night(tmp_path, hold=EXPOSURE if when == "Record" else when) as it:
+        it.held.wait()
         it.cable.pull()
-        time.sleep(0.5)
+        it.wait(lambda: not it.rig.hooks.client.in_control)
         assert it.phase == "collecting"
+        it.held.go()
         it.cable.mend()
         it.finish()
     assert it.server.connections >= 2
@@ -204,10 +231,10 @@ def test_serialem_goes_away_and_comes_back(tmp_path: Path, when: str) -> None:
 
 
 def test_valves_closed_from_outside_hold_the_session_until_they_are_open(tmp_path: Path) -> None:
-    with night(tmp_path, speed=30.0) as it:
-        it.wait(lambda: it.server.control.running == "AutoFocus")
+    with night(tmp_path, hold="AutoFocus") as it:
+        it.held.wait()
         it.rig.scope.valves_open = False
-        it.rig.scope.clock.speed = float("inf")
+        it.held.go()
         it.wait(lambda: "valves" in it.held_by)
         exposed = len(it.rig.scope.ledger)
         time.sleep(0.8)
@@ -220,10 +247,10 @@ def test_valves_closed_from_outside_hold_the_session_until_they_are_open(tmp_pat
 
 def test_dewars_that_fill_hold_exposures(tmp_path: Path) -> None:
     rule = [{"reading": "dewars_filling", "above": 0.5, "settle_s": 0.1}]
-    with night(tmp_path, speed=30.0, suspend_when=rule) as it:
-        it.wait(lambda: it.server.control.running == "AutoFocus")
+    with night(tmp_path, hold="AutoFocus", suspend_when=rule) as it:
+        it.held.wait()
         it.server.program.surroundings.dewars_filling = True
-        it.rig.scope.clock.speed = float("inf")
+        it.held.go()
         it.wait(lambda: "reading:dewars_filling" in it.held_by)
         time.sleep(0.5)
         assert not it.rig.scope.ledger
@@ -241,10 +268,11 @@ def test_a_stage_that_never_arrives_ends_in_a_fault_in_the_safe_state(tmp_path: 
 
 
 def test_a_stage_move_that_is_never_answered_is_given_up_and_done_again_later(tmp_path: Path) -> None:
-    limits = {"move": 0.3, "quick": 0.3}
-    with night(tmp_path, driver={"serialem__limits_s": limits, "safety__abandon_s": 0.2}) as it:
-        it.wait(lambda: "Search" in it.rig.log)
+    limits = {"move": 2.0, "quick": 2.0}
+    with night(tmp_path, hold="Search", driver={"serialem__limits_s": limits, "safety__abandon_s": 0.2}) as it:
+        it.held.wait()
         it.server.never_answer("MoveStageTo")
+        it.held.go()
         it.wait(lambda: any(key.startswith("stage_timeout") for key in it.daemon.core.state.attempts))
         assert "link" not in it.held_by
         it.server.answer_again("MoveStageTo")
@@ -260,9 +288,10 @@ def test_a_stage_move_that_is_never_answered_is_given_up_and_done_again_later(tm
 )
 def test_a_script_error_costs_at_most_a_hole(tmp_path: Path, name: str, after: bool) -> None:
     """Whichever command fails, the session ends by itself, and no place is exposed twice."""
-    with night(tmp_path) as it:
-        it.wait(lambda: name != "Record" or "Search" in it.rig.log)
+    with night(tmp_path, hold="Search" if name == "Record" else "Eucentricity") as it:
+        it.held.wait()
         it.server.fail_next(name, "something went wrong", after=after)
+        it.held.go()
         it.finish()
     assert it.daemon.core.state.exposures == (1 if name == "Record" else 2)
     assert len(it.rig.scope.ledger) == (1 if (name, after) == ("Record", False) else 2)

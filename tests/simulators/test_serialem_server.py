@@ -26,6 +26,7 @@ from simulators.faults import FaultPlan, parse
 from simulators.microscope import MicroscopeSettings, Preset, VirtualMicroscope
 from simulators.serialem import SerialEMServer
 from simulators.serialem.commands import REGISTRY
+from simulators.serialem.server import GAP_S
 from simulators.specimen import SpecimenSettings
 
 DTYPES = {0: "u1", 1: "<i2", 2: "<f4", 6: "<u2"}
@@ -237,7 +238,7 @@ def sem(join: Callable[[], RealModule]) -> RealModule:
     return client
 
 
-def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -245,13 +246,19 @@ def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 
 @contextlib.contextmanager
-def later(seconds: float, action: Callable[[], object]) -> Iterator[None]:
-    timer = threading.Timer(seconds, action)
-    timer.start()
+def once(condition: Callable[[], object], action: Callable[[], object]) -> Iterator[None]:
+    """Act from another thread as soon as something is so, while the block waits for an answer."""
+
+    def watch() -> None:
+        until(condition)
+        action()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
     try:
         yield
     finally:
-        timer.join()
+        thread.join()
 
 
 # ---------------------------------------------------------------------------------------------- 1: one client, control
@@ -412,7 +419,8 @@ def test_with_message_boxes_on_the_text_of_an_error_is_lost(server: SerialEMServ
 @pytest.mark.parametrize("options", [{"message_box_s": None}])
 def test_a_box_can_wait_until_somebody_presses_stop(server: SerialEMServer, join: Callable[[], RealModule]) -> None:
     client = join()
-    with later(0.2, server.press_stop), pytest.raises(Exited, match="STOP"):
+    boxed = lambda: server.control.running == "GetVariable"  # noqa: E731
+    with once(boxed, server.press_stop), pytest.raises(Exited, match="STOP"):
         client("GetVariable", "nope")
 
 
@@ -453,7 +461,10 @@ def test_the_top_row_comes_first(server: SerialEMServer, sem: RealModule) -> Non
         assert np.array_equal(file.data[::-1], kept)
 
 
-def test_a_gap_of_20_ms_separates_the_head_from_the_pixels(sem: RealModule) -> None:
+@pytest.mark.parametrize("options", [{"gap_s": 1.0}])
+def test_a_gap_separates_the_head_from_the_pixels(sem: RealModule) -> None:
+    """20 ms by default; here so long that a slow machine cannot hide it."""
+    assert GAP_S == 0.02
     link = sem.connect()
     link.sendall(struct.pack("<4i", 16, 4, 12, 0))
     assert len(link.recv(100_000)) == 32
@@ -463,7 +474,7 @@ def test_a_gap_of_20_ms_separates_the_head_from_the_pixels(sem: RealModule) -> N
         got = len(link.recv(100_000))
         left -= got
         if left + got == 64 * 96:
-            assert time.monotonic() - start > 0.012
+            assert time.monotonic() - start > 0.3
 
 
 def test_300_small_images_come_whole(sem: RealModule) -> None:
@@ -607,7 +618,7 @@ def test_a_busy_serialem_refuses_after_a_while(server: SerialEMServer, join: Cal
 @pytest.mark.parametrize("options", [{"busy_wait_s": 5.0}])
 def test_a_serialem_that_gets_free_in_time_serves(server: SerialEMServer, join: Callable[[], RealModule]) -> None:
     server.set_busy(True)
-    with later(0.2, lambda: server.set_busy(False)):
+    with once(lambda: server.connections, lambda: server.set_busy(False)):
         assert join()("ReportTiltAngle") == 0.0
 
 
@@ -649,10 +660,10 @@ def test_stop_without_external_control_does_nothing(server: SerialEMServer, join
 
 @pytest.mark.parametrize("options", [{"version": version, "speed": 1.0} for version in ("4.0", "4.2")])
 def test_stop_during_a_command_ends_it_and_its_script(server: SerialEMServer, sem: RealModule) -> None:
-    start = time.monotonic()
-    with later(0.2, server.press_stop), pytest.raises(Exited, match="User STOP"):
-        sem("Delay", 30, "s")
-    assert time.monotonic() - start < 5
+    delaying = lambda: server.control.running == "Delay"  # noqa: E731
+    with once(delaying, server.press_stop), pytest.raises(Exited, match="User STOP"):
+        sem("Delay", 60, "s")
+    assert server.scope.clock.elapsed_s < 50, "it was waited for to its end"
     assert not server.control.on
     assert sem("ReportTiltAngle") == 0.0
 
@@ -672,11 +683,16 @@ def test_a_stop_just_before_a_command_lets_nothing_run(
     assert server.count("Record") == 0
 
 
-@pytest.mark.parametrize("options", [{"speed": 10.0}])
 def test_stop_during_an_exposure_costs_the_dose_and_gives_no_image(server: SerialEMServer, sem: RealModule) -> None:
     sem("SetLowDoseMode", 1)
     before = sem.image(0)
-    with later(0.1, server.press_stop), pytest.raises(Exited, match="User STOP"):
+    held = server.hold("Record")
+
+    def stop() -> None:
+        server.press_stop()
+        held.go()
+
+    with once(lambda: held.reached, stop), pytest.raises(Exited, match="User STOP"):
         sem("Record")
     assert len(server.scope.ledger) == 1
     assert np.array_equal(sem.image(0), before)
@@ -689,7 +705,7 @@ def test_a_code_beyond_the_list_leaves_it_stuck_until_stop(server: SerialEMServe
     error, values = sem.raw(790)
     assert error == 1
     assert "790 is out of range" in str(values[0])
-    with later(0.3, server.press_stop):
+    with once(lambda: server.control.running == "(stuck)", server.press_stop):
         assert sem.raw(codes.code_of("ReportStageXYZ")) == (STOP, [])
     assert sem("ReportStageXYZ") == (0.0, 0.0, 0.0)
 
@@ -738,24 +754,28 @@ def test_every_command_played_is_one_that_python_may_call() -> None:
 # ---------------------------------------------------------------------------------------------- 7: long actions
 
 
-@pytest.mark.parametrize("options", [{"speed": 10.0}])
 def test_a_long_action_answers_when_it_is_finished_and_lets_nobody_in_before(
     server: SerialEMServer, sem: RealModule, join: Callable[[], RealModule]
 ) -> None:
-    request = bytes.fromhex("18000000 01000000 45000000 00000000 01000000 00000000")  # View: 1.5 s of exposure
-    sem.connect().sendall(request)
-    until(lambda: server.control.running)
-    start = time.monotonic()
-    new = join()
-    assert new("ReportTiltAngle") == 0.0
-    assert 0.05 < time.monotonic() - start < 5
+    held = server.hold("View")
+    sem.connect().sendall(bytes.fromhex("18000000 01000000 45000000 00000000 01000000 00000000"))  # View
+    held.wait()
+    new, answers = join(), []
+    waiting = threading.Thread(target=lambda: answers.append(new("ReportTiltAngle")))
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive(), "somebody was let in while View ran"
+    held.go()
+    waiting.join(30.0)
+    assert answers == [0.0]
     assert sem.connect().recv(1024)[:8] == bytes.fromhex("18000000 00000000")
     assert [name for name, _ in server.log] == ["NoMessageBoxOnError", "View", "ReportTiltAngle"]
 
 
 def test_a_command_may_never_answer(server: SerialEMServer, sem: RealModule) -> None:
     server.never_answer("Echo")
-    with later(0.2, server.press_stop), pytest.raises(Exited, match="STOP"):
+    hanging = lambda: server.control.running == "Echo"  # noqa: E731
+    with once(hanging, server.press_stop), pytest.raises(Exited, match="STOP"):
         sem("Echo", "hello?")
     server.answer_again("Echo")
     sem("Echo", "hello")
@@ -1009,12 +1029,23 @@ def test_a_full_montage_becomes_a_map_whose_pixels_are_on_the_stage(server: Seri
     assert path.with_name("atlas.mrc.mdoc").read_text().count("PieceCoordinates") == pieces
 
 
-@pytest.mark.parametrize("options", [{"speed": 200.0}])
-def test_stop_in_a_montage_ends_it_between_two_pieces(server: SerialEMServer, sem: RealModule) -> None:
+def test_stop_in_a_montage_ends_it_between_two_pieces(
+    server: SerialEMServer, sem: RealModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expose, exposed = server.scope.acquire, []
+
+    def third_is_stopped(level: str, **more: Any) -> Any:
+        exposed.append(level)
+        if len(exposed) == 3:
+            server.press_stop()
+        return expose(level, **more)
+
+    monkeypatch.setattr(server.scope, "acquire", third_is_stopped)
     sem("OpenNewMontage", 4, 4, "long.mrc")
-    with later(0.1, server.press_stop), pytest.raises(Exited, match="STOP"):
+    with pytest.raises(Exited, match="STOP"):
         sem("Montage")
-    assert 0 < sem("ReportFileZsize") < 16
+    assert sem("ReportFileZsize") == 2
+    assert len(exposed) == 3
 
 
 def test_a_polygon_sets_up_a_montage_over_itself(sem: RealModule) -> None:
@@ -1136,10 +1167,16 @@ def test_alignment_moves_the_image_back_by_image_shift(server: SerialEMServer, s
     assert np.hypot(*sem("ReportAlignShift")[2:4]) == pytest.approx(1118, abs=150)
 
 
-@pytest.mark.parametrize("options", [{"speed": 30.0}])
 def test_acquire_at_items_starts_when_the_script_ends_and_keeps_others_out(
-    server: SerialEMServer, sem: RealModule
+    server: SerialEMServer, sem: RealModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    move, may_move = server.scope.move, threading.Event()
+
+    def held(*place: Any, **more: Any) -> None:
+        may_move.wait(30.0)
+        move(*place, **more)
+
+    monkeypatch.setattr(server.scope, "move", held)
     sem("SetLowDoseMode", 1)
     with pytest.raises(ScriptError, match="no Navigator items marked"):
         sem("StartNavAcquireAtEnd")
@@ -1150,6 +1187,7 @@ def test_acquire_at_items_starts_when_the_script_ends_and_keeps_others_out(
     sem("Exit", 1)
     with pytest.raises(ModuleError, match="-9"):
         sem("ReportNumNavAcquire")
+    may_move.set()
     until(lambda: not server.control.busy)
     assert sem("ReportNumNavAcquire") == (0.0, 0.0)
     assert len(server.scope.ledger) == 3
@@ -1181,17 +1219,6 @@ def test_a_fit_of_the_rings_finds_the_true_defocus(sem: RealModule) -> None:
 # ---------------------------------------------------------------------------------------------- speed, and by itself
 
 
-def test_200_small_commands_take_little_time(sem: RealModule, capsys: pytest.CaptureFixture[str]) -> None:
-    times = []
-    for _ in range(200):
-        start = time.perf_counter()
-        sem("ReportStageXYZ")
-        times.append(time.perf_counter() - start)
-    with capsys.disabled():
-        print(f"\n200 small commands: median {1e3 * np.median(times):.2f} ms, slowest {1e3 * max(times):.1f} ms")
-    assert np.median(times) < 0.02
-
-
 def test_the_command_line_starts_it_and_lines_and_signals_play_its_operator() -> None:
     words = ["-m", "agent.cli", "simulate", "serialem", "--port", "0", "--radius-um", "150", "--version", "4.1"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
@@ -1218,9 +1245,8 @@ def test_the_command_line_starts_it_and_lines_and_signals_play_its_operator() ->
                 client("ReportStageXYZ")
             assert client("ReportStageXYZ") == (0.0, 0.0, 0.0)
             process.send_signal(signal.SIGUSR1)
-            time.sleep(0.2)
-            with pytest.raises(ModuleError, match="-10"):
-                client("ReportStageXYZ")
+            with pytest.raises(ModuleError, match="-10"):  # the signal comes when it comes: until then it is served
+                until(lambda: client("ReportStageXYZ") is None)
             say("valves closed")
             assert client("ReportColumnOrGunValve") == 0.0
             say("fail Echo paper jam")

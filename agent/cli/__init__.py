@@ -13,6 +13,7 @@ from agent.cli.control import app as control
 from agent.cli.demo import demo
 from agent.cli.doctor import doctor
 from agent.cli.driver import app as driver
+from agent.cli.evaluate import app as evaluate
 from agent.cli.find import app as find
 from agent.cli.judge import judge
 from agent.cli.keys import app as keys
@@ -36,7 +37,7 @@ app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown
 
 for command in (demo, run, judge, watch, report, doctor, proofread, replay):
     app.command(command)
-for group in (control, driver, find, keys, notices, session, simulate, train):
+for group in (control, driver, evaluate, find, keys, notices, session, simulate, train):
     app.command(group)
 
 

@@ -6,9 +6,10 @@ A Gaussian process over the whole session, written as a hierarchy so that one mo
     level of a square = offset + weights . features of the square + its grid + waves over the grid + its own
 
 Every term is Gaussian, so the posterior is exact (Rasmussen & Williams 2006, section 2.7 for the explicit linear
-part). Given the levels and weights, squares do not know of each other: each sends a *message*, the sufficient
-statistics of its exposures, which is computed once and kept for as long as nothing new is seen there; the levels and
-weights of all squares together are a small linear system.
+part); outcomes that count as good or bad only enter as the merits to be expected of them, in a few rounds. Given the
+levels and weights, squares do not know of each other: each sends a *message*, the sufficient statistics of its
+exposures, which is computed once and kept for as long as nothing new is seen there; the levels and weights of all
+squares together are a small linear system.
 
 *Merit* is ``ln(limit / CTF resolution)`` or something on that scale: a micrograph is good where it is above 0.
 Places are in hole pitches, so that one set of reaches fits every foil.
@@ -16,14 +17,15 @@ Places are in hole pitches, so that one set of reaches fits every foil.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from scipy.special import ndtr
+from scipy.special import log_ndtr, ndtr
 
 Floats = NDArray[np.float64]
+ROUNDS = 3  # from outcomes to latent merits and back
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +73,9 @@ class Message(NamedTuple):
     """What the exposures of one square say: precision and shift of (hole weights, level), and how to predict there."""
 
     precision: Floats  # (d + 1, d + 1)
-    shift: Floats  # (d + 1,)
-    gain: Floats  # (n, observed): how each hole follows the residuals
-    own: Floats  # (n,): its part of the prediction that no weight or level changes
+    pull: Floats  # (observed, d + 1): how outcomes shift weights and level
+    gain: Floats  # (n, observed): how each hole follows the outcomes
+    seen: NDArray[np.int64]  # (observed,): which holes have an outcome
     design: Floats  # (n, d + 1): the rest, linear in weights and level
     wide_var: Floats  # (n,): what is still open about the waves, per hole
     near_var: Floats  # (n,): the same of the likeness of neighbours
@@ -127,23 +129,23 @@ def _message(region: Region, belief: Belief) -> Message:
         d = design.shape[1]
         nothing = np.zeros((n, 0))
         return Message(
-            np.zeros((d, d)), np.zeros(d), nothing, np.zeros(n), design, np.full(n, wide0), np.full(n, near0), 0
+            np.zeros((d, d)), np.zeros((0, d)), nothing, seen, design, np.full(n, wide0), np.full(n, near0), 0
         )
     squared = ((region.places[:, None, :] - region.places[None, seen, :]) ** 2).sum(axis=2)
     wide = wide0 * np.exp(-0.5 * squared / belief.wide_reach**2)
     near = near0 * np.exp(-0.5 * squared / belief.near_reach**2)
     covariance = (wide + near)[seen] + belief.chance_sd**2 * np.eye(len(seen))
     factor = cho_factor(covariance, lower=True)
-    H, y = design[seen], region.merit[seen]
-    solved = cho_solve(factor, np.column_stack([H, y]))
+    H = design[seen]
+    pull = cho_solve(factor, H)
     gain = cho_solve(factor, (wide + near).T).T
     left = np.maximum(wide0 + near0 - (gain * (wide + near)).sum(axis=1), 0.0)
     waves = np.minimum(wide0 - (cho_solve(factor, wide.T).T * wide).sum(axis=1), left)
     return Message(
-        precision=H.T @ solved[:, :-1],
-        shift=H.T @ solved[:, -1],
+        precision=H.T @ pull,
+        pull=pull,
         gain=gain,
-        own=gain @ y,
+        seen=seen,
         design=design - gain @ H,
         wide_var=waves,
         near_var=left - waves,
@@ -154,12 +156,13 @@ def _message(region: Region, belief: Belief) -> Message:
 class Forecast(NamedTuple):
     """The holes of one square, each array of shape (n,), in units of merit.
 
-    The variance of a hole's true merit is ``common + wide + near`` (its parts are shared by the square, by the holes
-    around, by the next neighbours); one micrograph of it varies by ``chance`` more.
+    The variance of a hole's true merit is ``session + level + wide + near``: what is open about offset and weights,
+    about this square, the holes around, the next neighbours. One micrograph of it varies by ``chance`` more.
     """
 
     mean: Floats
-    common: Floats
+    session: Floats
+    level: Floats
     wide: Floats
     near: Floats
     chance: float
@@ -167,16 +170,49 @@ class Forecast(NamedTuple):
     @property
     def variance(self) -> Floats:
         """Variance of the merit that a micrograph of each hole will have."""
-        return np.asarray(self.common + self.wide + self.near + self.chance)
+        return np.asarray(self.place_variance + self.chance)
+
+    @property
+    def place_variance(self) -> Floats:
+        """Variance of the merit of each place itself."""
+        return np.asarray(self.session + self.level + self.wide + self.near)
+
+    def rows(self, rows: NDArray[Any]) -> "Forecast":
+        """The forecast of some of the holes."""
+        return Forecast(
+            self.mean[rows], self.session[rows], self.level[rows], self.wide[rows], self.near[rows], self.chance
+        )
 
     @property
     def p_good(self) -> Floats:
         """Probability of a good micrograph of each hole."""
         return np.asarray(ndtr(self.mean / np.sqrt(self.variance)))
 
+    def count_interval(self, scale: float = 1.0, z: float = 1.645) -> tuple[float, float]:
+        """Interval of the number of good micrographs among all holes, each standing for ``scale`` of them.
+
+        What the holes share is integrated over, what each has of its own adds up by chance.
+        """
+        shared = self.session + self.level
+        nodes = np.linspace(-2.8, 2.8, 57)
+        weights = np.exp(-0.5 * nodes**2)
+        rest = np.sqrt(np.maximum(self.variance - shared, 1e-9))[:, None]
+        p = ndtr((self.mean[:, None] + np.sqrt(shared)[:, None] * nodes) / rest)
+        mean, luck = p.sum(axis=0) * scale, np.sqrt((p * (1 - p)).sum(axis=0) * scale + 1e-9)
+        low, high = 0.0, len(self.mean) * scale + 1.0
+        bounds = []
+        for target in (ndtr(-z), ndtr(z)):
+            a, b = low - 1.0, high
+            for _ in range(30):
+                middle = 0.5 * (a + b)
+                below = float((ndtr((middle + 0.5 - mean) / luck) * weights).sum() / weights.sum())
+                a, b = (middle, b) if below < target else (a, middle)
+            bounds.append(0.5 * (a + b))
+        return max(bounds[0], 0.0), min(bounds[1], high)
+
     def p_interval(self, z: float = 1.645) -> tuple[Floats, Floats]:
         """Lower and upper bound of that probability, given what is still open about the place itself."""
-        spread = z * np.sqrt(self.common + self.wide + self.near)
+        spread = z * np.sqrt(self.place_variance)
         chance = np.sqrt(self.chance)
         return np.asarray(ndtr((self.mean - spread) / chance)), np.asarray(ndtr((self.mean + spread) / chance))
 
@@ -190,15 +226,19 @@ class Posterior:
         All squares that are known, with and without exposures.
     belief
         What was believed before.
+    graded
+        Whether outcomes count with their size, or only as good and bad. How good a good micrograph is says little about
+        whether a doubtful hole beside it will be good, so forecasts of good micrographs take them as good and bad.
     """
 
-    def __init__(self, regions: Sequence[Region], belief: Belief) -> None:
+    def __init__(self, regions: Sequence[Region], belief: Belief, *, graded: bool = False) -> None:
         self.belief = belief
         self.regions = {region.key: region for region in regions}
         self._index = {region.key: i for i, region in enumerate(regions)}
         self._count = len(regions)
         d = len(belief.hole_weights)
         self._d = d
+        self._apart_var = belief.square_sd**2 + belief.across_sd**2
         level_mean, level_cov = _levels(regions, belief)
         self._messages = [region.message(belief) for region in regions]
         seen = [i for i, message in enumerate(self._messages) if message.exposures]
@@ -208,15 +248,34 @@ class Posterior:
         prior[d:, d:] = level_cov[np.ix_(seen, seen)]
         mean = np.concatenate([np.asarray(belief.hole_weights, float), level_mean[seen]])
         precision = np.zeros((size, size))
-        shift = np.zeros(size)
-        for place, i in enumerate(seen, d):
-            at = [*range(d), place]
+        ats = [[*range(d), place] for place in range(d, size)]
+        for at, i in zip(ats, seen, strict=True):
             precision[np.ix_(at, at)] += self._messages[i].precision
-            shift[at] += self._messages[i].shift
         # (P0^-1 + L)^-1 without the inverse of P0, which may be nearly singular
         inner = np.linalg.solve(np.eye(size) + prior @ precision, prior)
         self._cov = 0.5 * (inner + inner.T)
-        self._theta = mean + self._cov @ (shift - precision @ mean)
+        outcomes = [regions[i].merit[self._messages[i].seen] for i in seen]
+        self._theta = mean
+        if graded:
+            targets = outcomes
+        else:
+            plain = [np.column_stack([regions[i].holes, np.ones(len(regions[i].merit))]) for i in seen]
+            expected = [
+                design[self._messages[i].seen] @ mean[at] for design, i, at in zip(plain, seen, ats, strict=True)
+            ]
+        for _ in range(1 if graded else ROUNDS):
+            if not graded:
+                targets = [_latent(e, y, belief.chance_sd) for e, y in zip(expected, outcomes, strict=True)]
+            shift = np.zeros(size)
+            for at, i, target in zip(ats, seen, targets, strict=True):
+                shift[at] += target @ self._messages[i].pull
+            self._theta = mean + self._cov @ (shift - precision @ mean)
+            expected = [
+                self._messages[i].design[self._messages[i].seen] @ self._theta[at]
+                + self._messages[i].gain[self._messages[i].seen] @ target
+                for at, i, target in zip(ats, seen, targets, strict=True)
+            ]
+        self._targets = dict(zip(seen, targets, strict=True))
         # levels of squares without exposures follow those with some
         self._follow = np.zeros((self._count, len(seen)))
         rest = level_cov.diagonal().copy()
@@ -251,9 +310,37 @@ class Posterior:
         message, d = self._messages[i], self._d
         design = np.column_stack([message.design[:, :d], message.design[:, d:] * self._follow[i]])
         level = message.design[:, d]
-        mean = message.own + message.design[:, :d] @ self._theta[:d] + level * self._level[i]
-        common = np.einsum("ij,jk,ik->i", design, self._cov, design, optimize=True) + level**2 * self._rest[i]
-        return Forecast(mean, np.maximum(common, 0.0), message.wide_var, message.near_var, self.belief.chance_sd**2)
+        own = message.gain @ self._targets[i] if message.exposures else 0.0
+        mean = own + message.design[:, :d] @ self._theta[:d] + level * self._level[i]
+        common = ((design @ self._cov) * design).sum(axis=1) + level**2 * self._rest[i]
+        common = np.maximum(common, 0.0)
+        apart = 1.0 / (self._apart_var + 1e-12)  # what tells this square from others, were offset and weights known
+        alone = np.minimum(level**2 / (apart + message.precision[d, d]), common)
+        return Forecast(mean, common - alone, alone, message.wide_var, message.near_var, self.belief.chance_sd**2)
+
+
+def _latent(expected: Floats, outcome: Floats, chance_sd: float) -> Floats:
+    """Merits to be expected where a micrograph of ``expected`` merit turned out good (outcome 0 or more) or bad.
+
+    The mean-field step of probit regression (Albert & Chib, J. Am. Stat. Assoc. 88, 1993, 669, with means for draws).
+    """
+    side = np.where(outcome >= 0, 1.0, -1.0)
+    z = side * expected / chance_sd
+    hazard = np.exp(-0.5 * z * z - log_ndtr(z)) / np.sqrt(2 * np.pi)
+    return np.asarray(expected + side * chance_sd * hazard)
+
+
+def neighbourhood(values: Floats, places: Floats, reach: float = 1.5) -> Floats:
+    """Mean of ``values``, shape (n,), over the holes around each, without itself: near ones count most.
+
+    A score of one hole is noisy, and ice is not: what the model thought of the holes around is evidence of its own.
+    """
+    if len(values) < 2:
+        return np.array(values, float)
+    squared = ((places[:, None, :] - places[None, :, :]) ** 2).sum(axis=2)
+    near = np.exp(-0.5 * squared / reach**2)
+    np.fill_diagonal(near, 1e-3)  # alone, it is its own neighbourhood
+    return np.asarray((near @ values) / near.sum(axis=1))
 
 
 def _levels(regions: Sequence[Region], belief: Belief) -> tuple[Floats, Floats]:

@@ -145,6 +145,6 @@ def _square(square: Square, forecast: Forecast, evidence: Evidence) -> SquareOut
     # the part that all holes share, seen through the slope of the probability, and the luck of each
     spread = np.sqrt(forecast.variance[open_])
     slope = np.exp(-0.5 * (forecast.mean[open_] / spread) ** 2) / (math.sqrt(2 * math.pi) * spread)
-    shared = count * float(np.mean(slope * np.sqrt(forecast.common[open_])))
+    shared = count * float(np.mean(slope * np.sqrt((forecast.session + forecast.level)[open_])))
     sigma = math.sqrt(shared**2 + count * mean * (1.0 - mean))
     return SquareOutlook(expected_good=round(expected, 3), sigma=round(sigma, 3), p_good=round(mean, 4), rank=0)

@@ -63,11 +63,11 @@ def dense(found: list[Region], b: Belief) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seen", [0.0, 0.1, 0.6, 1.0])
 def test_the_hierarchy_gives_what_plain_gaussian_process_regression_gives(seen: float) -> None:
     found = regions(np.random.default_rng(7), seen=seen)
-    posterior = Posterior(found, BELIEF)
+    posterior = Posterior(found, BELIEF, graded=True)
     forecasts = [posterior.forecast(region.key) for region in found]
     mean, variance = dense(found, BELIEF)
     assert np.concatenate([f.mean for f in forecasts]) == pytest.approx(mean, abs=1e-8)
-    assert np.concatenate([f.common + f.wide + f.near for f in forecasts]) == pytest.approx(variance, abs=1e-8)
+    assert np.concatenate([f.place_variance for f in forecasts]) == pytest.approx(variance, abs=1e-8)
 
 
 def played(score: float, label: str, shots: int = 3) -> Play:

@@ -1,0 +1,1 @@
+"""Measuring policies: what they would have made of recorded surveys."""

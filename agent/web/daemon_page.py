@@ -19,6 +19,7 @@ from agent.web.live.hub import Hub
 from agent.web.live.lamps import Lamps
 from agent.web.live.pictures import Pictures
 from agent.web.live.routes import Live
+from agent.web.overview import Overview
 from agent.web.page import Page
 from agent.web.serve import address_of, listen, serve, split
 
@@ -43,7 +44,9 @@ class WebPage:
         self.hub = Hub(desk.core, desk, self.history, settings, lamps)
         self.pictures = Pictures(desk.folder)
         live = Live(desk, self.hub, self.pictures)
-        self.app = self._app(settings.keys, [live.page()], desk.core.state.name or settings.session.name)
+        name = desk.core.state.name or settings.session.name
+        self.overview = Overview(desk, settings.web.others, name)
+        self.app = self._app(settings.keys, [live.page(), self.overview.page()], name)
         self.trouble = ""
         self.on_listening: Callable[[str], object] = lambda address: address
 
@@ -74,8 +77,9 @@ class WebPage:
         return "https" if self.settings.certificate else "http"
 
     def close(self) -> None:
-        """Give the page's thread back."""
+        """Give the page's threads back."""
         self.pictures.close()
+        self.overview.close()
 
 
 def check(settings: Settings) -> None:

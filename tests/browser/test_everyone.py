@@ -92,6 +92,10 @@ def test_a_whole_session_passes_the_accessibility_check(settings: Settings, tab:
         page.page.get_by_role("heading", name="Keys").wait_for()
         assert axe(page) == []
         page.picture("page-fault")
+        page.page.goto(f"http://{settings.web.address}/overview")
+        page.page.get_by_role("heading", name="short").wait_for()
+        page.picture("overview")
+        assert axe(page) == []
 
 
 def test_hostile_words_are_shown_as_words(settings: Settings, tab: Open) -> None:

@@ -96,45 +96,27 @@ def view(image: Plain, side_px: int, quality: int = 72) -> Picture:
 def thon_rings(
     image: Plain, pixel_size_angstrom: float, features: Mapping[str, float], side_px: int = 160
 ) -> tuple[Picture, float]:
-    """Power spectrum, its right half the fitted CTF where one was found; and the spacing at its edge in Å."""
+    """`spectrum` as a picture for the page, and the spacing at its edge in Å."""
+    drawn, edge = spectrum(image, pixel_size_angstrom, features, side_px)
+    return (Picture(note="too small for a power spectrum") if drawn is None else colour_jpeg(drawn, 78)), edge
+
+
+def spectrum(
+    image: Plain, pixel_size_angstrom: float, features: Mapping[str, float], side_px: int
+) -> tuple[NDArray[Any] | None, float]:
+    """Power spectrum, its right half the fitted CTF where one was found; and the spacing at its edge in Å.
+
+    Shape (side, side, red green blue); None for an image that is too small for one.
+    """
     rows, columns = image.shape
     if min(rows, columns) < 32:
-        return Picture(note="too small for a power spectrum"), 0.0
+        return None, 0.0
     top, left = max(0, (rows - _SPECTRUM_PX) // 2), max(0, (columns - _SPECTRUM_PX) // 2)
     middle = image[top : top + _SPECTRUM_PX, left : left + _SPECTRUM_PX]
     power = transformed(np.ascontiguousarray(middle), pixel_size_angstrom)
     fit = thon.fit_of(features)
     reach = thon.reach_of(power, fit[2] if fit else None)
-    return colour_jpeg(thon.half_and_half(power, side_px, fit, reach), 78), 1 / reach
-
-
-def spectrum(image: Plain, side_px: int) -> Grey | None:
-    """Power spectrum out to 60 % of Nyquist, the slow decay divided out so that Thon rings show; zero in the middle.
-
-    None for an image that is too small for one.
-    """
-    tile = min(512, *(n - n % 2 for n in image.shape))
-    if tile < 32:
-        return None
-    window = np.outer(np.hanning(tile), np.hanning(tile)).astype(np.float32)
-    total = np.zeros((tile, tile), np.float64)
-    for top in range(0, image.shape[0] - tile + 1, max(tile // 2, 1))[:6]:
-        for left in range(0, image.shape[1] - tile + 1, max(tile // 2, 1))[:6]:
-            part = image[top : top + tile, left : left + tile]
-            total += np.abs(np.fft.fft2((part - part.mean()) * window)) ** 2
-    log = np.log(np.fft.fftshift(total) + 1e-12)
-    y, x = np.indices(log.shape) - tile // 2
-    ring = np.hypot(x, y).astype(int).ravel()
-    radial = np.bincount(ring, log.ravel()) / np.bincount(ring)
-    smooth = cv2.GaussianBlur(radial.reshape(1, -1), (0, 0), tile / 20).ravel()
-    flat = (log - smooth[ring].reshape(log.shape)).astype(np.float32)
-    flat[np.hypot(x, y) < tile * 0.012] = 0.0
-    half = int(0.3 * tile)
-    middle = np.ascontiguousarray(
-        flat[tile // 2 - half : tile // 2 + half + 1, tile // 2 - half : tile // 2 + half + 1]
-    )
-    middle = cv2.GaussianBlur(middle, (0, 0), 0.9)
-    return stretch(shrunk(np.asarray(middle, np.float32), side_px), 4, 99.7)
+    return thon.half_and_half(power, side_px, fit, reach), 1 / reach
 
 
 @dataclass(frozen=True, slots=True)

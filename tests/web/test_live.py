@@ -17,6 +17,7 @@ from agent import control_messages as say
 from agent.daemon import Daemon
 from agent.errors import ConfigError
 from agent.keys import make, revoke
+from agent.policy.outlook import outlook
 from agent.session import events as ev
 from agent.web.access import new_token
 from agent.web.app import OPEN_PATHS
@@ -230,6 +231,20 @@ async def test_why_a_place_was_chosen_is_told_in_its_story(daemon: Daemon, raw: 
     assert [line["by"] for line in found["story"]] == ["local", "local"]
     assert found["decisions"][-1]["why"] == "rejected by local"
     assert (await ask(await page_of(daemon), "/api/area/G9-S001")).status == 404
+
+
+async def test_what_the_policy_expects_is_told_for_every_hole(daemon: Daemon, raw: RawDriver) -> None:
+    await raw.hello()
+    await raw.send_frame(image_of(shape=(256, 256)), frame_id="low-1", level="low")
+    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending)
+    square = (await ask_socket(daemon, say.AddTarget(x_um=12.0, y_um=-8.0))).text.split()[0]
+    await ask_socket(daemon, say.AddTarget(x_um=12.0, y_um=-8.0, square_id=square))
+    told = await read(daemon, "/api/outlook/G1")
+    known = outlook(daemon.core.state, daemon.settings)
+    assert told[f"{square}-H001"] == known.holes[f"{square}-H001"].p_good
+    assert set(told) == known.holes.keys() | known.squares.keys()
+    one = await read(daemon, f"/api/area/{square}-H001")
+    assert one["expects"]["reasons"] == list(known.holes[f"{square}-H001"].reasons)
 
 
 async def test_a_threshold_shows_what_it_would_change_and_changes_nothing(daemon: Daemon, raw: RawDriver) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ T = TypeVar("T")
 Grey = NDArray[np.uint8]
 SIDES = (96, 320, 1024)
 TILE_PX = 512
+SPECTRUM_PX = 320
 MOST_BYTES = 48 << 20  # of encoded pictures
 MOST_PIXELS = 120_000_000  # of frames kept as 8-bit grey for their tiles
 
@@ -125,21 +126,23 @@ class Pictures:
             raise ValueError(f"no tile ({column}, {row})")
         return jpeg(np.ascontiguousarray(part), 82)
 
-    async def spectrum(self, received: ev.FrameReceived) -> bytes:
-        """The frame's power spectrum as JPEG.
+    async def spectrum(self, received: ev.FrameReceived, features: Mapping[str, float]) -> bytes:
+        """The frame's power spectrum as JPEG, its right half the fitted CTF where ``features`` hold one.
 
         Raises
         ------
         BadFileError
             If the frame cannot be read, or is too small.
         """
-        return await self._once(f"{received.frame.digest} spectrum", partial(self._spectrum, received))
+        key = f"{received.frame.digest} spectrum {sorted(features.items())}"
+        return await self._once(key, partial(self._spectrum, received, dict(features)))
 
-    def _spectrum(self, received: ev.FrameReceived) -> bytes:
-        grey = spectrum(load(self.folder, received), 320)
-        if grey is None:
+    def _spectrum(self, received: ev.FrameReceived, features: Mapping[str, float]) -> bytes:
+        image = load(self.folder, received)
+        drawn, _ = spectrum(image, received.frame.pixel_size_angstrom, features, SPECTRUM_PX)
+        if drawn is None:
             raise BadFileError("too small for a power spectrum")
-        return jpeg(grey, 80)
+        return jpeg(np.ascontiguousarray(drawn[..., ::-1], np.uint8), 84)
 
     async def atlas(self, frames: Sequence[ev.FrameReceived], on: Sheet) -> bytes:
         """The atlas as one JPEG on its sheet.

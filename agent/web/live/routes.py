@@ -13,9 +13,11 @@ from agent import control_messages as say
 from agent.desk import Desk, as_line
 from agent.errors import BadFileError, BadMessageError, CryonautError
 from agent.journal import naming
+from agent.policy.outlook import Outlook
+from agent.policy.outlook import outlook as expected
 from agent.report.pictures import sheet
 from agent.session import events as ev
-from agent.session.state import Grid, is_hole
+from agent.session.state import Grid, grid_of, is_hole
 from agent.web.access import Access
 from agent.web.app import render
 from agent.web.guard import caller_of, get, post
@@ -28,9 +30,10 @@ from agent.web.page import Page
 FOR_EVER = "private, max-age=31536000, immutable"  # a picture's address holds the digest of its pixels
 MOST_LINES = 300
 MOST_STORY = 60
+MOST_MARKS = 5_000
 STORY = (
     "command_issued", "command_ended", "area_changed", "area_placed", "micrograph_judged", "error_counted",
-    "groups_planned", "frame_received",
+    "groups_planned", "frame_received", "objects_detected", "area_measured", "square_favoured",
 )  # fmt: skip
 _control: "msgspec.json.Decoder[say.Control]" = msgspec.json.Decoder(say.Control)
 Made = Callable[[], Awaitable[bytes]]
@@ -44,6 +47,7 @@ class Live:
         self.core = desk.core
         self.hub = hub
         self.pictures = pictures
+        self._outlook: tuple[dict[str, Grid], Outlook] | None = None
 
     def page(self) -> Page:
         """The page for `agent.web.app.create_app`."""
@@ -54,6 +58,7 @@ class Live:
             get("/api/session", self.session),
             get("/api/grid/{grid}", self.grid),
             get("/api/area/{area}", self.area),
+            get("/api/outlook/{grid}", self.outlook),
             get("/api/preview", self.preview),
             get("/atlas/{grid}/{key}.jpg", self.atlas),
             get(f"{picture}/spectrum.jpg", self.spectrum),
@@ -106,33 +111,35 @@ class Live:
 
     async def grid(self, request: Request) -> Response:
         """A grid with its squares, holes and the places of its frames."""
-        grid = self._grid(request)
+        state = self.core.state  # one state for all of it: the news after its number lead on from here
+        grid = state.grids.get(request.path_params["grid"])
         if grid is None:
             return answer({"error": "there is no such grid"}, 404)
         squares = grid.squares.values()
         low = await self.hub.history.frames(grid.atlas_frames)
         maps = await self.hub.history.frames(s.map_frame_id for s in squares if s.map_frame_id)
+        return await asyncio.to_thread(lambda: answer(self._snapshot(grid, low, maps, state.seq)))
+
+    def _snapshot(
+        self, grid: Grid, low: list[ev.FrameReceived], maps: list[ev.FrameReceived], seq: int
+    ) -> dict[str, Any]:
+        squares = grid.squares.values()
         on = sheet(low)
         whole = grid.state not in ("waiting", "loading", "loaded", "mapping")
-        body: dict[str, Any] = {
-            "seq": self.core.state.seq,
+        atlas = None
+        if on is not None and whole:
+            url = f"/atlas/{grid.grid_id}/{atlas_key(low)}.jpg"
+            atlas = {"url": url, "x": on.x_um, "y": on.y_um, "um_per_px": on.um_per_px, "w": on.columns, "h": on.rows}
+        return {
+            "seq": seq,
             "id": grid.grid_id,
             "state": grid.state,
             "why": grid.why,
             "frames": [frame_record(received) for received in (*low, *maps)],
             "squares": [self.hub.square(square) for square in squares],
             "holes": [hole_record(hole) for square in squares for hole in square.holes.values()],
-            "atlas": None,
+            "atlas": atlas,
         }
-        if on is not None and whole:
-            body["atlas"] = {
-                "url": f"/atlas/{grid.grid_id}/{atlas_key(low)}.jpg",
-                "x": on.x_um, "y": on.y_um, "um_per_px": on.um_per_px, "w": on.columns, "h": on.rows,
-            }  # fmt: skip
-        return answer(body)
-
-    def _grid(self, request: Request) -> Grid | None:
-        return self.core.state.grids.get(request.path_params["grid"])
 
     async def area(self, request: Request) -> Response:
         """One square or hole: why it was chosen and what became of it."""
@@ -141,15 +148,18 @@ class Live:
         if area is None:
             return answer({"error": "there is no such area"}, 404)
         path = self.core.journal.path
-        rows = await self.pictures.run(lambda: naming(path, f'"{area_id}"', STORY, MOST_STORY))
+        rows = await asyncio.to_thread(lambda: naming(path, f'"{area_id}"', STORY, MOST_STORY))
         events = [(row, ev.decode_event(row.body)) for row in rows]
         frame_id = area.frame_id if is_hole(area_id) else getattr(area, "map_frame_id", "")
         received = await self.hub.history.frame(frame_id) if frame_id else None
+        expects = await self._expected()
         return answer(
             {
                 "id": area_id,
                 "features": area.features,
                 "frame": frame_record(received) if received is not None else None,
+                "marks": marks_in([event for _, event in events]),
+                "expects": (expects.holes if is_hole(area_id) else expects.squares).get(area_id),
                 "story": [as_line(row.seq, row.utc, event) for row, event in events],
                 "decisions": [
                     {"seq": row.seq, **msgspec.to_builtins(event.decision)}
@@ -158,6 +168,22 @@ class Live:
                 ],
             }
         )
+
+    async def _expected(self) -> Outlook:
+        """What the policy expects of holes and squares, learned from the session so far; kept until that changes."""
+        state, settings = self.core.state, self.hub.settings
+        known = self._outlook
+        if known is None or known[0] is not state.grids:
+            known = (state.grids, await asyncio.to_thread(expected, state, settings))
+            self._outlook = known
+        return known[1]
+
+    async def outlook(self, request: Request) -> Response:
+        """Expected share of good micrographs by hole and by square of a grid."""
+        found = await self._expected()
+        grid = request.path_params["grid"]
+        p_good = {i: h.p_good for i, h in found.holes.items() if grid_of(i) == grid}
+        return answer(p_good | {i: s.p_good for i, s in found.squares.items() if grid_of(i) == grid})
 
     async def preview(self, request: Request) -> Response:
         """What another threshold would change."""
@@ -183,7 +209,7 @@ class Live:
 
     async def atlas(self, request: Request) -> Response:
         """The atlas of a grid as one picture."""
-        grid = self._grid(request)
+        grid = self.core.state.grids.get(request.path_params["grid"])
         frames = await self.hub.history.frames(grid.atlas_frames) if grid is not None else []
         on = sheet(frames)
         if on is None or atlas_key(frames) != request.path_params["key"]:
@@ -205,14 +231,29 @@ class Live:
         return await self._of_frame(request, lambda received: self.pictures.tile(received, halvings, column, row))
 
     async def spectrum(self, request: Request) -> Response:
-        """A frame's power spectrum."""
-        return await self._of_frame(request, self.pictures.spectrum)
+        """A micrograph's power spectrum, with the fit of its CTF once there is one (the page asks anew then)."""
+
+        async def make(received: ev.FrameReceived) -> bytes:
+            hole = self.core.state.hole(received.area_id)
+            return await self.pictures.spectrum(received, hole.features if hole is not None else {})
+
+        return await self._of_frame(request, make)
 
     async def _of_frame(self, request: Request, make: Callable[[ev.FrameReceived], Awaitable[bytes]]) -> Response:
         received = await self.hub.history.frame(request.path_params["frame"])
         if received is None or key_of(received.frame) != request.path_params["key"]:
             return answer({"error": "there is no such frame"}, 404)
         return await picture(lambda: make(received))
+
+
+def marks_in(events: list[ev.AnyEvent]) -> list[dict[str, Any]]:
+    """What the last run of each detector found, in pixels of the micrograph."""
+    last = {event.detector: event for event in events if isinstance(event, ev.ObjectsDetected)}
+    return [
+        {"x": o.x, "y": o.y, "diameter_nm": o.diameter_nm, "group": o.group or event.detector, "score": o.score}
+        for event in last.values()
+        for o in event.objects[:MOST_MARKS]
+    ]
 
 
 async def picture(make: Made) -> Response:

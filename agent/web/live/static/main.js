@@ -10,7 +10,7 @@ import { Viewer } from "./viewer.js";
 
 const by = (id) => document.getElementById(id);
 const model = new Model();
-const look = { square: "", hole: "", chosen: new Set(), colour: "score", preview: null, drag: null, follow: true, tool: "", grid: "" };
+const look = { square: "", hole: "", chosen: new Set(), colour: "score", expects: {}, preview: null, drag: null, follow: true, tool: "", grid: "" };
 let role = "observer";
 let detail = null;
 let queued = [];
@@ -71,7 +71,10 @@ function takeNews(body) {
   if (other || whole) return reload(); // another grid, or its atlas is complete now
   follow();
   showState();
-  if (changed) draw();
+  if (changed) {
+    draw();
+    expect();
+  }
   if (body.points.length) drawTrends(model.points);
   if (look.hole && body.holes.some((hole) => hole.id === look.hole)) showHole(look.hole);
 }
@@ -234,7 +237,7 @@ function showFrame(hole, found) {
   views.shot.show(shotScene(frame, found?.marks) || { bounds: [0, 0, 1, 1], images: [], note }, { keep: views.shot.touched });
   const spectrum = by("spectrum");
   spectrum.hidden = !frame;
-  const url = frame ? `/picture/${encodeURIComponent(frame.id)}/${frame.key}/spectrum.jpg` : "";
+  const url = frame ? `/picture/${encodeURIComponent(frame.id)}/${frame.key}/spectrum.jpg?judged=${hole?.quality != null}` : "";
   if (frame && spectrum.getAttribute("src") !== url) spectrum.src = url;
   panels.showShot(hole, found, frame);
 }
@@ -483,7 +486,16 @@ by("follow").addEventListener("click", () => {
   follow();
   draw();
 });
-by("colour").addEventListener("change", (event) => { look.colour = event.target.value; draw(); });
+by("colour").addEventListener("change", (event) => { look.colour = event.target.value; expect(); draw(); });
+
+/** What the policy expects of every hole, where the pictures are coloured by it; it learns as the session goes. */
+let expecting = 0;
+async function expect() {
+  if (look.colour !== "expected" || !model.grid || performance.now() < expecting) return;
+  expecting = performance.now() + 4000;
+  look.expects = await link.get(`/api/outlook/${encodeURIComponent(model.grid)}`);
+  draw();
+}
 by("grid").addEventListener("change", (event) => { look.grid = event.target.value; look.square = ""; look.chosen.clear(); views.atlas.touched = false; reload(); });
 by("log-filter").addEventListener("change", () => panels.showLog(model.lines, by("log-filter").value));
 by("autonomy").addEventListener("change", async (event) => {

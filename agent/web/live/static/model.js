@@ -66,7 +66,8 @@ export class Model {
     const last = this.lines.length ? this.lines[this.lines.length - 1].seq : 0;
     this.lines.push(...news.lines.filter((line) => line.seq > last));
     if (this.lines.length > MOST_LINES) this.lines.splice(0, this.lines.length - MOST_LINES);
-    this.points.push(...news.points);
+    const recent = new Set(this.points.slice(-200).map((point) => `${point.id} ${point.utc}`));
+    this.points.push(...news.points.filter((point) => !recent.has(`${point.id} ${point.utc}`)));
     if (this.points.length > MOST_POINTS) this.points.splice(0, this.points.length - MOST_POINTS);
     const changed = squares.length + holes.length + frames.length + gone.length > 0;
     if (changed) this.changed++;

@@ -36,8 +36,9 @@ export function scoreColour(score) {
 }
 
 /** Colour of a hole or square by what was asked for; null where it was not measured. */
-export function colourOf(area, by) {
-  switch (by) {
+export function colourOf(area, { colour, expects }) {
+  switch (colour) {
+    case "expected": return expects[area.id] == null ? null : scoreColour(expects[area.id]);
     case "quality": return area.quality == null ? null : scoreColour(area.quality);
     case "ctf": return area.ctf == null ? null : scoreColour((9 - area.ctf) / 6); // 3 Å best, 9 Å worst
     case "ice": return area.ice == null ? null : scoreColour(1 - area.ice / 120); // thin is bright

@@ -236,6 +236,9 @@ export function showShot(hole, detail, frame) {
     facts.push(["state", kind + (hole.word ? ` (${hole.word} by ${hole.by})` : "")]);
     if (hole.quality != null) facts.push(["micrograph", `score ${hole.quality.toFixed(2)}`]);
     facts.push(["predicted", `score ${hole.score.toFixed(2)}${hole.label ? `, ${hole.label}` : ""}${hole.inferred ? ", from the lattice" : ""}`]);
+    const expects = detail?.expects;
+    if (expects) facts.push(["expected", `${Math.round(100 * expects.p_good)} % good (${Math.round(100 * expects.low)}–${Math.round(100 * expects.high)})`]);
+    if (detail?.marks.length) facts.push(["found", counted(detail.marks)]);
     if (hole.defocus != null) facts.push(["defocus", `${hole.defocus.toFixed(2)} µm under`]);
     if (hole.dose) facts.push(["dose", `${hole.dose.toFixed(1)} e/Å²`]);
     facts.push(["stage", `x ${hole.x.toFixed(2)} y ${hole.y.toFixed(2)} µm`]);
@@ -258,6 +261,12 @@ export function showShot(hole, detail, frame) {
     return item;
   });
   if (!story.length) nothing("story", "Choose a hole to see why it was taken.");
+}
+
+function counted(marks) {
+  const counts = {};
+  for (const mark of marks) counts[mark.group] = (counts[mark.group] || 0) + 1;
+  return Object.entries(counts).map(([group, count]) => `${count} ${group}`).join(", ");
 }
 
 const UNITS = { angstrom: " Å", nm: " nm", um: " µm", deg: "°" };

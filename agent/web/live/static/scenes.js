@@ -47,7 +47,7 @@ function edges(frame, axis) {
 
 function drawAtlas(pen, model, squares, look) {
   const { ctx, scale } = pen;
-  const medians = look.colour === "score" ? null : mediansOf(model, look.colour);
+  const medians = look.colour === "score" ? null : mediansOf(model, look);
   for (const square of squares) {
     const out = square.state === "rejected" || square.state === "skipped" || square.word === "rejected";
     const visited = Boolean(square.map) || square.state === "busy";
@@ -109,11 +109,16 @@ function here(pen, model) {
   }
 }
 
-function mediansOf(model, by) {
+/** Colours of squares by the median of what their holes gave, or by what is expected of them. */
+function mediansOf(model, look) {
   const found = new Map();
+  if (look.colour === "expected") {
+    for (const square of model.squares.values()) found.set(square.id, colourOf(square, look));
+    return found;
+  }
   for (const [id, inside] of model.inside) {
-    const values = [...inside].map((hole) => model.holes.get(hole)?.[by]).filter((value) => value != null).sort((a, b) => a - b);
-    if (values.length) found.set(id, colourOf({ [by]: values[values.length >> 1] }, by));
+    const values = [...inside].map((hole) => model.holes.get(hole)?.[look.colour]).filter((value) => value != null).sort((a, b) => a - b);
+    if (values.length) found.set(id, colourOf({ [look.colour]: values[values.length >> 1] }, look));
   }
   return found;
 }
@@ -226,7 +231,7 @@ export function drawHoles(pen, holes, look, place, unit) {
     const [x, y] = pen.at(...place(hole));
     const r = Math.max(hole.r * unit * scale, 1);
     const kind = kindOf(hole);
-    const measured = look.colour !== "score" ? colourOf(hole, look.colour) : null;
+    const measured = look.colour !== "score" ? colourOf(hole, look) : null;
     const colour = measured || (kind === "good" ? GOOD : kind === "other" ? BAD : kind === "out" ? LEFT_OUT : scoreColour(hole.score));
     if (r < 2.2) {
       bin(`dot ${colour}`, { fill: colour }).rect(x - r, y - r, 2 * r, 2 * r);
@@ -278,6 +283,8 @@ function strike(path, x, y, r, both) {
 export function shotScene(frame, marks) {
   if (!frame) return null;
   const place = new Place(frame);
+  const groups = [...new Set((marks || []).map((mark) => mark.group))].sort();
+  const colours = ["#ffd633", "#8db9f5", GOOD, BAD];
   return {
     bounds: [0, 0, frame.w, frame.h],
     umPerUnit: frame.px_a * 1e-4,
@@ -286,7 +293,7 @@ export function shotScene(frame, marks) {
     draw: (pen) => {
       for (const mark of marks || []) {
         const r = Math.max(((mark.diameter_nm || 10) / 2) * 10 / frame.px_a, 3);
-        ring(pen.ctx, ...pen.at(mark.x + 0.5, mark.y + 0.5), r * pen.scale, mark.group === "gold" ? "#ffd633" : "#8db9f5", 1.5);
+        ring(pen.ctx, ...pen.at(mark.x + 0.5, mark.y + 0.5), r * pen.scale, colours[groups.indexOf(mark.group) % colours.length], 1.5);
       }
     },
   };

@@ -119,7 +119,7 @@ class RawDriver:
         self.welcome = await self.expect(Welcome)
         return self.welcome
 
-    async def expect(self, *kinds: type[M], seconds: float = 5.0) -> M:
+    async def expect(self, *kinds: type[M], seconds: float = 20.0) -> M:
         """The next message of one of these kinds; what comes between is only kept in ``heard``."""
         deadline = time.monotonic() + seconds
         while True:
@@ -214,7 +214,7 @@ class RawDaemon:
         await self.send(Welcome(**(values | fields)))
         return hello
 
-    async def expect(self, *kinds: type[M], seconds: float = 5.0) -> M:
+    async def expect(self, *kinds: type[M], seconds: float = 20.0) -> M:
         """The next message of one of these kinds."""
         deadline = time.monotonic() + seconds
         while True:

@@ -90,7 +90,7 @@ def test_the_driver_runs_without_heavy_packages(tmp_path: Path) -> None:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.stdout.strip() == "light", done.stderr[-2000:]
@@ -101,7 +101,7 @@ def test_a_wrong_config_is_one_line_on_stderr(tmp_path: Path, module: list[str])
     path = tmp_path / "site.yaml"
     path.write_text("safety: {valve: close}")
     done = subprocess.run(
-        [sys.executable, "-m", *module, "--config", str(path)], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-m", *module, "--config", str(path)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()

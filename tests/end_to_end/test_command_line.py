@@ -17,7 +17,7 @@ from tests.end_to_end.scene import driver, quick_settings
 from tests.ports import free_endpoints
 
 
-def cryonaut(*arguments: str | Path, status: int = 0, seconds: float = 100.0) -> "subprocess.CompletedProcess[str]":
+def cryonaut(*arguments: str | Path, status: int = 0, seconds: float = 300.0) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run(
         [sys.executable, "-m", "agent.cli", *map(str, arguments)],
         capture_output=True,
@@ -31,7 +31,7 @@ def cryonaut(*arguments: str | Path, status: int = 0, seconds: float = 100.0) ->
     return done
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(400)
 def test_the_demo_runs_a_whole_session_and_says_where_its_report_is(tmp_path: Path) -> None:
     done = cryonaut(
         "demo", "--folder", tmp_path, "--name", "shown", "--squares", "2", "--holes", "3", "--speed", "2000"
@@ -48,7 +48,7 @@ def test_the_demo_runs_a_whole_session_and_says_where_its_report_is(tmp_path: Pa
     assert any(isinstance(e, ev.MicrographJudged) for e in events_of(folder))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)  # nine processes, each of which imports the command line
 def test_an_operator_steers_a_session_from_the_command_line(tmp_path: Path) -> None:
     settings = quick_settings(tmp_path, free_endpoints("drivers", "control", "events"), session__autonomy="approve")
     link = ("--endpoint", settings.endpoints.control)

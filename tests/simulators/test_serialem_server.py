@@ -57,7 +57,7 @@ class RealModule:
     answering within 200 ms.
     """
 
-    def __init__(self, port: int, timeout_s: float = 10.0) -> None:
+    def __init__(self, port: int, timeout_s: float = 60.0) -> None:
         self.port, self.timeout_s = port, timeout_s
         self.socket: socket.socket | None = None
         self.asked = False

@@ -15,13 +15,16 @@ from agent.session.state import Grid, Hole, Square, State, grid_of
 from agent.settings import Settings
 
 log = structlog.get_logger("advice")
+NOTHING = Outlook({}, {}, ())
 
 
 def view(state: State, settings: Settings, look: Look) -> View:
     """The session as ``look`` asks for it: a pure function of the state."""
     asked = {grid_id: state.grids[grid_id] for grid_id in look.grid_ids if grid_id in state.grids}
     parents = [square for area_id in look.square_ids if (square := state.square(area_id)) is not None]
-    expected = outlook(replace(state, grids=_learned_from(state, look)), settings)
+    expected = NOTHING
+    if look.order or parents:
+        expected = outlook(replace(state, grids=_learned_from(state, look)), settings)
     squares = [square for grid in asked.values() for square in grid.squares.values()]
     least = state.thresholds.get("square_score", 0.0)
     left = sorted((s for s in squares if _is_left(s)), key=lambda s: _place(s, least, expected)) if look.order else []

@@ -239,6 +239,8 @@ class Measured(Message, frozen=True, kw_only=True, tag="measured"):
 class Look(Message, frozen=True, kw_only=True, tag="look"):
     """Show me the session as it is now: the squares of these grids, and the holes of these squares.
 
+    What is expected of them comes with holes and with an order only: it takes a moment to work out.
+
     Parameters
     ----------
     grid_ids

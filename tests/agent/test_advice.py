@@ -132,7 +132,7 @@ def test_what_was_measured_changes_what_is_expected_and_other_grids_count_only_w
     assert after[new].ctf_var < before[new].ctf_var  # type: ignore[operator]
     tile = play.frame("low", nominal=True, grid_id="G8")
     play.found(tile, squares(tile))
-    alone = {s.area_id: s.expected_good for s in look(play, grid_ids=("G8",), square_ids=()).squares}
+    alone = {s.area_id: s.expected_good for s in look(play, grid_ids=("G8",), square_ids=(), order=True).squares}
     seeded = {
         s.area_id: s.expected_good for s in look(play, grid_ids=("G8",), square_ids=(), learn_from=("G7",)).squares
     }

@@ -40,9 +40,15 @@ def view(state: State, settings: Settings, look: Look) -> View:
 
 
 def _learned_from(state: State, look: Look) -> dict[str, Grid]:
-    """The grids that count: those looked at, those of the squares looked at, and those to learn from."""
+    """The grids that count: those looked at, those of the squares looked at, and those to learn from.
+
+    For holes alone the squares without any are left out: nothing is learned from them.
+    """
     wanted = {*look.grid_ids, *look.learn_from, *map(grid_of, look.square_ids)}
-    return {grid_id: grid for grid_id, grid in state.grids.items() if grid_id in wanted}
+    grids = {grid_id: grid for grid_id, grid in state.grids.items() if grid_id in wanted}
+    if look.order:
+        return grids
+    return {i: replace(g, squares={k: s for k, s in g.squares.items() if s.holes}) for i, g in grids.items()}
 
 
 def _is_left(square: Square) -> bool:

@@ -7,7 +7,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from agent.cli.evaluate_sessions import labels, sessions
+
 app = App(name="evaluate", help="Measure what models and policies make of recorded data.")
+app.command(sessions)
+app.command(labels)
 
 
 @app.command

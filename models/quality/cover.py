@@ -21,6 +21,7 @@ _MOTTLE_PX = 4.0
 _PATCH_PX = 20.0  # over which grain is averaged
 _FOIL_RATIO = 1.6  # by how much the grain of foil is stronger than that of ice
 _FOIL_LEAST, _FOIL_MOST = 0.06, 0.94
+_FOIL_BORDER, _FOIL_SHADE = 0.25, 0.12  # shares of the border and of the frame that foil takes, seen as a shade
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Cover:
     dirt
         Lumps, shape of the copy.
     foil
-        Foil, told from ice by its stronger grain; nowhere when the frame shows one kind of ground only.
+        Foil, told from ice by its stronger grain, or by its shade along a good part of the border.
     ratio
         Contrast of the grain of the two grounds; 1 when there is one.
     mottle
@@ -93,7 +94,9 @@ def cover(small: Plane, pixel_size_angstrom: float | None = None) -> Cover:
     noise, spread = _scatter(fine), 1.4826 * float(np.median(rest[rest > 0])) if (rest > 0).any() else 0.0
     dirt = _lumps(rest, noise, spread, least)
     depth = float(-rest[dirt].min()) / max(float(np.median(soft)), 1e-9) if dirt.any() else 0.0
-    foil, ratio = _foil(small, dirt)
+    dirt, shade = _without_shade(dirt)
+    foil, ratio = _foil(small, dirt | shade)
+    foil = foil | shade
     mottle = _mottle(small, dirt | foil, noise)
     return Cover(dirt & ~foil, foil, ratio, mottle, depth if np.median(soft) > 0 else 0.0)
 
@@ -159,6 +162,20 @@ def _lumps(rest: Plane, noise: float, spread: float, least: int) -> Mask:
     return np.asarray(kept[labels], dtype=np.bool_)
 
 
+def _without_shade(dirt: Mask) -> tuple[Mask, Mask]:
+    """Lumps, and foil among them: large dark regions that run along a quarter of the frame's border or more."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(dirt.astype(np.uint8), connectivity=8)
+    rows, columns = dirt.shape
+    rim = np.concatenate(
+        [labels[_BORDER_PX], labels[-1 - _BORDER_PX], labels[:, _BORDER_PX], labels[:, -1 - _BORDER_PX]]
+    )
+    along = np.bincount(rim, minlength=count) / len(rim)
+    foil = (along >= _FOIL_BORDER) & (stats[:, cv2.CC_STAT_AREA] >= _FOIL_SHADE * rows * columns)
+    foil[0] = False
+    shade = np.asarray(foil[labels], dtype=np.bool_)
+    return dirt & ~shade, shade
+
+
 def _mottle(small: Plane, hidden: Mask, noise: float) -> float:
     seen = ~cv2.dilate(hidden.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(np.bool_)
     if seen.mean() < 0.05:
@@ -191,6 +208,10 @@ def _foil(small: Plane, dirt: Mask) -> tuple[Mask, float]:
     # two grounds have a step between them; one uneven ground has all shades
     middle = float(np.mean((grey > 0.3 * 255) & (grey < 0.7 * 255)))
     if ratio < _FOIL_RATIO or middle > 0.35:
+        return none, ratio
+    # foil stops electrons: a brighter ground with more grain has more shot noise, and the other is a lump
+    soft = cv2.GaussianBlur(small, (0, 0), 3.0)
+    if float(np.median(soft[strong])) > float(np.median(soft[~strong])) + 0.25 * _scatter(grain):
         return none, ratio
     return np.asarray(strong, dtype=np.bool_), ratio
 

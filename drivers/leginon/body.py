@@ -17,7 +17,7 @@ class TileBody(msgspec.Struct, frozen=True):
 
     image: list[list[float]]
     grid_id: int
-    tile_id: int
+    tile_id: int | None = None  # Leginon always sends one, Ptolemy's own client need not
 
 
 class HoleImageBody(msgspec.Struct, frozen=True):
@@ -26,8 +26,8 @@ class HoleImageBody(msgspec.Struct, frozen=True):
     image: list[list[float]]
     grid_id: int
     square_id: int
-    mm_img_id: int
-    tile_id: int = -1
+    mm_img_id: int | None = None
+    tile_id: int | None = None
 
 
 class ImageBody(msgspec.Struct, frozen=True):
@@ -76,6 +76,11 @@ def fields(raw: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadMessageError(f"the body is a JSON {type(values).__name__}; an object is expected")
     return values
+
+
+def own_id(mark: str) -> int:
+    """An id for an image that came without one: negative, the same for the same pixels (``mark``: their digest)."""
+    return -1 - int(mark[:7], 16)
 
 
 def whole(value: Any, name: str) -> int:

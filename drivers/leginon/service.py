@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from agent import wire
@@ -76,35 +77,36 @@ class Service:
         told, image = await asyncio.to_thread(body.tile, raw)
         mark = await asyncio.to_thread(wire.digest, image)
         async with self._pushing:  # places and ids one after the other; parsing went on beside
-            return await asyncio.to_thread(self._push_tile, told, image, mark[:8])
+            tile_id = body.own_id(mark) if told.tile_id is None else told.tile_id
+            return await asyncio.to_thread(self._push_tile, told.grid_id, tile_id, image, mark[:8])
 
-    def _push_tile(self, told: body.TileBody, image: NDArray[Any], mark: str) -> dict[str, Any]:
+    def _push_tile(self, grid_id: int, tile_id: int, image: NDArray[Any], mark: str) -> dict[str, Any]:
         run = self.register.run
         if self.register.run_is_empty(run):
-            archived = self.register.archived_run_of(told.grid_id, told.tile_id)
+            archived = self.register.archived_run_of(grid_id, tile_id)
             if archived is not None:
-                self._go_on_with(archived, f"tile {told.tile_id} of its grid {told.grid_id} came")
+                self._go_on_with(archived, f"tile {tile_id} of its grid {grid_id} came")
                 run = self.register.run
-        frame_id = f"L{run}-T{told.tile_id}-{mark}"
-        known = self.register.tile(told.tile_id, run)
+        frame_id = f"L{run}-T{tile_id}-{mark}"
+        known = self.register.tile(tile_id, run)
         if known is not None:
             if known.frame_id != frame_id:
-                raise BadMessageError(f"tile {told.tile_id} was pushed before, with other pixels; those count")
-            return {"tile_id": told.tile_id, "stored": True, "again": True}
+                raise BadMessageError(f"tile {tile_id} was pushed before, with other pixels; those count")
+            return {"tile_id": tile_id, "stored": True, "again": True}
         self.spool.put(frame_id, image)
         rows, columns = image.shape
         pitch = tile_pitch_um(self.settings.pixel_size_angstrom.low, max(rows, columns))
         self.register.add_tile(
             session=self.courier.session,
             run=run,
-            grid_id=told.grid_id,
-            tile_id=told.tile_id,
+            grid_id=grid_id,
+            tile_id=tile_id,
             frame_id=frame_id,
             shape=(rows, columns),
             pitch_um=pitch,
         )
         self.courier.call(self.courier.tile_came, frame_id, image)
-        return {"tile_id": told.tile_id, "stored": True}
+        return {"tile_id": tile_id, "stored": True}
 
     async def squares(self) -> str:
         """``current_lm_state``: every square of the session, once all tiles pushed were looked at."""
@@ -183,10 +185,13 @@ class Service:
     async def push_hole_image(self, raw: bytes) -> str:
         """``push_and_evaluate_mm``: the holes of this image, best first."""
         told, image = await asyncio.to_thread(body.hole_image, raw)
+        mark = await asyncio.to_thread(wire.digest, image)
+        if told.mm_img_id is None:
+            told = replace(told, mm_img_id=body.own_id(mark))
         async with self._in_time(lambda: f"hole image {told.mm_img_id} was not looked at in time"):
             if not await self.courier.bind():
                 await self._until_there()
-            noted, area_id = await self._hole_image(told, image)
+            noted, area_id = await self._hole_image(told, image, mark)
             view = await self._view(square_ids=(area_id,)) if area_id else View(request_id="none", seq=0, phase="")
             if _is_paused(view) and self.answers.paused == "none":
                 log.warning("holes.withheld", image=told.mm_img_id, why=f"session is {view.phase}: {view.why}")
@@ -196,17 +201,16 @@ class Service:
         holes = await asyncio.to_thread(self.register.holes, image=noted.image)
         return self._holes(holes, view, leave_out_rejected=True)
 
-    async def _hole_image(self, told: body.HoleImageBody, image: NDArray[Any]) -> tuple[HoleImage, str]:
+    async def _hole_image(self, told: body.HoleImageBody, image: NDArray[Any], mark: str) -> tuple[HoleImage, str]:
         """Have an image looked at; returns what the register knows of it, and the area of its square."""
-        mark = await asyncio.to_thread(wire.digest, image)
         pixel_size, shape = self.settings.pixel_size_angstrom.medium, (int(image.shape[0]), int(image.shape[1]))
         async with self._pushing:
             noted, parent, place = await asyncio.to_thread(self._place_image, told, mark[:8], shape)
         ids = {
             "grid_id": told.grid_id,
-            "tile_id": told.tile_id,
+            "tile_id": -1 if told.tile_id is None else told.tile_id,
             "square_id": told.square_id,
-            "mm_img_id": told.mm_img_id,
+            "mm_img_id": noted.mm_img_id,
         }
         shot = placed_shot(image, place, "medium", pixel_size, ids)
         targets = await self.courier.ask(shot, grid_id=parent.grid, area_id=parent.area_id, frame_id=noted.frame_id)
@@ -234,7 +238,7 @@ class Service:
             run=parent.run,
             grid=parent.grid,
             square_id=told.square_id,
-            mm_img_id=told.mm_img_id,
+            mm_img_id=told.mm_img_id or 0,
             frame_id=frame_id,
             shape=shape,
             place=where,
@@ -354,6 +358,8 @@ def _is_paused(view: View) -> bool:
 
 def _list(values: dict[str, Any], name: str) -> list[Any]:
     found = values.get(name, [])
+    if isinstance(found, int | float):  # one hole
+        return [found]
     if not isinstance(found, list):
         raise BadMessageError(f"{name}: {found!r}; a list is expected"[:200])
     return found

@@ -309,11 +309,11 @@ def scene_calls(url: str) -> Any:
     [
         ("/push_lm", {"image": [[1.0, 2.0]], "grid_id": 1, "tile_id": 1}, "1 x 2 pixels"),
         ("/push_lm", {"image": [[1.0] * 20] * 19 + [[1.0]], "grid_id": 1, "tile_id": 1}, "rows differ"),
-        ("/push_lm", {"image": [[1.0] * 20] * 20, "grid_id": 1}, "tile_id"),
+        ("/push_lm", {"image": [[1.0] * 20] * 20, "tile_id": 1}, "grid_id"),
         ("/push_lm", {"image": "none", "grid_id": 1, "tile_id": 1}, "image"),
         ("/push_lm", [1, 2], "cannot be used"),
         ("/select_next_square", {"value": "all"}, "integer"),
-        ("/visit_holes", {"hole_ids": 5}, "list"),
+        ("/visit_holes", {"hole_ids": "5"}, "list"),
         ("/visit_square", {}, "square_id"),
         ("/set_noice_hole_intensity", {"value": None}, "mean counts"),
         ("/save_state", {}, "file name"),
@@ -397,6 +397,13 @@ async def test_the_calls_of_ptolemys_own_client_answer(stage: Scene) -> None:
     assert (await do(calls.send, "POST", "/push_mm", {
         "image": HOLES.tolist(), "grid_id": 7, "square_id": squares[1]["square_id"], "mm_img_id": 300
     }))[0] == 200  # fmt: skip
+    anonymous = {"image": (TILE + 5).tolist(), "grid_id": "7", "tile_id": None}  # what that client may leave out
+    for _ in range(2):
+        assert (await do(calls.send, "POST", "/push_lm", anonymous))[1]["stored"]
+    assert len(await do(calls.current_lm_state)) == 18
+    nameless = {"image": (HOLES + 5).tolist(), "grid_id": 7.0, "square_id": squares[2]["square_id"], "mm_img_id": None}
+    text = (await do(calls.send, "POST", "/push_and_evaluate_mm", nameless))[1]
+    assert len(reader.holes(text, [])) == len(CENTRES)
     assert (await do(calls.send, "GET", "/initialize_new_session"))[1]["run"] == 2
     assert (await do(calls.send, "GET", "/clear_current_state"))[0] == 200
 

@@ -12,7 +12,6 @@ import socket
 import struct
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from drivers.serialem.protocol import (
 from simulators.microscope import VirtualMicroscope
 from simulators.serialem import groups
 from simulators.serialem.commands import Call, ScriptError, ScriptExit, UserStop, run
+from simulators.serialem.disturbances import Disturbances
 from simulators.serialem.groups.acquiring import acquire
 from simulators.serialem.program import Calibration, SerialEM
 
@@ -44,52 +44,7 @@ REPLY_LIMIT_4_0 = 1024
 groups.load()
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """A failure that a test asked for."""
-
-    message: str
-    after: bool = False
-
-
-class Hold:
-    """A command that a test holds: it has begun, control is on, and its work waits until the test lets it go on.
-
-    Parameters
-    ----------
-    command_name
-        Which command; the next run of it is held, once.
-    after
-        Another command that must have run before.
-    """
-
-    def __init__(self, command_name: str, after: str = "") -> None:
-        self.command_name = codes.info_of(command_name).name
-        self.after = codes.info_of(after).name if after else ""
-        self._reached, self._go = threading.Event(), threading.Event()
-
-    @property
-    def reached(self) -> bool:
-        """Whether the command has begun."""
-        return self._reached.is_set()
-
-    def wait(self, seconds: float = 60.0) -> None:
-        """Wait until the command has begun; `TimeoutError` when it does not."""
-        if not self._reached.wait(seconds):
-            raise TimeoutError(f"{self.command_name} did not begin within {seconds:g} s")
-
-    def go(self) -> None:
-        """Let it do its work."""
-        self._go.set()
-
-    def stay(self, closing: threading.Event) -> None:
-        """Wait in the middle of the command until `go`, or until the server closes."""
-        self._reached.set()
-        while not (self._go.wait(0.02) or closing.is_set()):
-            pass
-
-
-class SerialEMServer:
+class SerialEMServer(Disturbances):
     """SerialEM's side of the socket in front of a virtual microscope.
 
     Parameters
@@ -133,23 +88,19 @@ class SerialEMServer:
         handshake_s: float | None = None,
         takeover_keeps_control: bool = False,
     ) -> None:
+        super().__init__()
         self.program = SerialEM(
             scope, version, folder=folder, slots=slots, calibration=calibration, busy_wait_s=busy_wait_s
         )
         self.control = self.program.control
         self.scope = scope
         self.host = host
-        self.log: list[tuple[str, tuple[Value, ...]]] = []
         self.connections = 0
         self._wanted_port = port
         self._message_box_s = message_box_s
         self._gap_s = gap_s
         self._handshake_s = handshake_s
         self._takeover_keeps_control = takeover_keeps_control
-        self._troubles: dict[str, list[Trouble]] = {}
-        self._trouble_at: dict[int, Trouble] = {}
-        self._silent: set[str] = set()
-        self._holds: list[Hold] = []
         self._stop_between = threading.Event()
         self._listener: socket.socket | None = None
         self._client: socket.socket | None = None
@@ -218,33 +169,6 @@ class SerialEMServer:
     def set_busy(self, busy: bool) -> None:
         """Let SerialEM be in other hands, so that no external control can start, or free it again."""
         self.control.busy = busy
-
-    def fail_next(self, command_name: str, message: str, *, times: int = 1, after: bool = False) -> None:
-        """Let the next ``times`` runs of a command fail with ``message``, instead of or ``after`` its work."""
-        name = codes.info_of(command_name).name
-        self._troubles.setdefault(name, []).extend([Trouble(message, after)] * times)
-
-    def fail_at(self, number: int, message: str, *, after: bool = False) -> None:
-        """Let the ``number``-th command of `log` fail, counted from 1, whichever it is."""
-        self._trouble_at[number] = Trouble(message, after)
-
-    def never_answer(self, command_name: str) -> None:
-        """Let this command hang from now on, until STOP is pressed; `answer_again` ends that."""
-        self._silent.add(codes.info_of(command_name).name)
-
-    def answer_again(self, command_name: str) -> None:
-        """Undo `never_answer` for runs to come."""
-        self._silent.discard(codes.info_of(command_name).name)
-
-    def hold(self, command_name: str, *, after: str = "") -> Hold:
-        """Hold the next run of a command in its middle, so that a test can act there at its own pace."""
-        hold = Hold(command_name, after)
-        self._holds.append(hold)
-        return hold
-
-    def count(self, command_name: str) -> int:
-        """How often a command was executed."""
-        return sum(name == command_name for name, _ in self.log)
 
     # ---------------------------------------------------------------------------------------------- the thread
 
@@ -369,7 +293,7 @@ class SerialEMServer:
             return protocol.encode_refusal(Refusal.STOPPED)
         self.log.append((info.name, call.values))
         try:
-            self._stay_where_held(info.name)
+            self.stay_where_held(info.name, self.control.closing)
             reply = self._outcome(call)
         finally:
             pressed = control.finish_command()
@@ -385,13 +309,6 @@ class SerialEMServer:
         if not self.program.at_least(4, 1) and len(packed) > REPLY_LIMIT_4_0:
             return protocol.encode_refusal(Refusal.REPLY_TOO_BIG)
         return packed
-
-    def _stay_where_held(self, name: str) -> None:
-        for hold in self._holds:
-            if hold.command_name == name and (not hold.after or self.count(hold.after)):
-                self._holds.remove(hold)
-                hold.stay(self.control.closing)
-                return
 
     def _after_script(self, *, stopped: bool) -> None:
         """Start what a script asked for at its end; SerialEM is busy until that is done."""
@@ -412,12 +329,10 @@ class SerialEMServer:
     def _outcome(self, call: Call) -> Reply:
         name = call.info.name
         try:
-            if name in self._silent:
+            if self.is_silent(name):
                 self.control.wait_for_stop()
                 raise UserStop
-            trouble = self._trouble_at.pop(len(self.log), None)
-            if trouble is None and self._troubles.get(name):
-                trouble = self._troubles[name].pop(0)
+            trouble = self.trouble_of(name)
             if trouble is not None and not trouble.after:
                 raise ScriptError(trouble.message)
             values = run(self.program, call)

@@ -14,7 +14,8 @@ from agent.daemon import Daemon
 from agent.session import events as ev
 from agent.settings import Settings
 from simulators.faults import Fault
-from simulators.serialem.server import Hold, SerialEMServer
+from simulators.serialem.disturbances import Hold
+from simulators.serialem.server import SerialEMServer
 from tests.end_to_end.live import daemon, events_of, wait_for
 from tests.end_to_end.scene import quick_settings
 from tests.end_to_end.serialem_scene import Cable, Rig, driven, microscope

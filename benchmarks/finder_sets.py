@@ -29,6 +29,7 @@ _SQUARE_ICE: dict[Difficulty, list[Ice]] = {
     "middle": ["mixed", "thick", "poor"],
     "hard": ["thick", "poor"],
 }
+_MOST_HIDDEN = 0.6
 _LEAST_STEP, _LEAST_SIGNAL = 0.025, 4.0  # of the foil's level, in standard errors: below either, a hole is hidden
 
 
@@ -56,10 +57,20 @@ class Example:
 
 
 def hole_set(difficulty: Difficulty, count: int = 20, side: int = 1024, seed: int = 2026) -> Iterator[Example]:
-    """Medium-mag images of a difficulty; each is of a grid of its own."""
+    """Medium-mag images of a difficulty; each is of a grid of its own.
+
+    An image in which nobody could see holes tells nothing of a finder: a view that hides more than `_MOST_HIDDEN` of
+    its holes, or shows fewer than four, is drawn again.
+    """
     for k in range(count):
-        rng = np.random.default_rng([seed, DIFFICULTIES.index(difficulty), k])
-        yield _hole_example(rng, difficulty, k, side)
+        for attempt in range(40):
+            rng = np.random.default_rng([seed, DIFFICULTIES.index(difficulty), k, attempt])
+            example = _hole_example(rng, difficulty, k, side)
+            whole = [m for m in example.truth["holes"] if m["state"] != "partial"]
+            hidden = sum(m["hidden"] for m in whole)
+            if len(whole) - hidden >= 4 and hidden <= _MOST_HIDDEN * len(whole):
+                break
+        yield example
 
 
 def square_set(difficulty: Difficulty, count: int = 16, side: int = 1024, seed: int = 2026) -> Iterator[Example]:

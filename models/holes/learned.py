@@ -12,13 +12,16 @@ from models.holes.choice import Choice, best_of
 from models.holes.discs import measure
 from models.holes.extension import Answers, all_sites
 from models.holes.finder import choose, finding, on_lattice, plain, record
+from models.holes.levels import LARGEST, SMALLEST
 from models.holes.prepare import Working, prepare
 from models.holes.proposals import Maps, Proposals, maps_of, of_size, proposals_of, sizes
 from models.holes.scale import Hypothesis
 from models.holes.sites import centred, refined_radius
 
+_LIKELY = 0.5  # chance that a hole without a lattice must reach
 _ANYTHING = 0.3  # chance that one proposal must reach for the frame to hold a hole at all
-_SURE, _DOUBTFUL = 0.4, 0.1  # chances: a hole for itself, hardly any sign of one
+_SURE, _DOUBTFUL = 0.5, 0.25  # chances: a hole for itself, hardly any sign of one
+_THINKABLE = 0.08  # median chance below which a lattice of spots is none of holes
 _CUT, _FEW = 0.6, 3  # radii from the frame's edge, within which holes carry no lattice, unless there are few others
 _SHARP = 9.0  # working pixels: from here on, the average hole has an edge to measure
 
@@ -83,9 +86,12 @@ class NetHoleFinder:
         if not len(found.chance) or found.chance[0] < _ANYTHING:
             return HoleFinding(holes=(), note="nothing looks like a hole: no holes")
         choice = self._choose(work, found)
-        if choice is not None and choice.fit is not None and choice.sure:
+        if choice is not None and choice.fit is not None:
             return _with_maps(work, maps, found, choice)
-        return self._classical(work)
+        alone = self._alone(work, found)
+        if alone.holes or found.chance[0] < _LIKELY:
+            return alone
+        return self._classical(work, maps)
 
     def _choose(self, work: Working, found: Proposals) -> Choice | None:
         candidates = []
@@ -99,12 +105,32 @@ class NetHoleFinder:
             candidates.append(Hypothesis(radius, sign, group.points, group.chance))
         return best_of(work, candidates)
 
-    def _classical(self, work: Working) -> HoleFinding:
+    def _alone(self, work: Working, found: Proposals) -> HoleFinding:
+        """Large holes on no lattice that the network is sure of, and whose rims say so, too."""
+        for radius in sizes(found):
+            group = of_size(found, radius)
+            group = group.chosen(group.chance > _LIKELY)
+            if len(group.chance):
+                sign = contrast(work, group.points, radius)
+                finding = plain(work, Hypothesis(radius, sign, group.points, group.chance))
+                if finding.holes:
+                    return finding
+        return HoleFinding(
+            holes=(), note="round spots on no lattice, too weak, too soft or too small for holes: no holes"
+        )
+
+    def _classical(self, work: Working, maps: list[Maps]) -> HoleFinding:
+        """What the classical search finds, where the network does not think it out of the question."""
         choice = choose(work)
         if choice is None:
             return HoleFinding(holes=(), note="nothing round stands out from noise: no holes")
         if choice.fit is None:
             return plain(work, choice.hypothesis)
+        points = choice.hypothesis.points[: len(choice.fit.member)][choice.fit.member]
+        middle = np.sqrt(SMALLEST * LARGEST) / choice.hypothesis.radius
+        level = min(maps, key=lambda m: abs(np.log(m.level.scale / middle)))
+        if float(np.median([level.chance_at(x, y) for x, y in points])) < _THINKABLE:
+            return HoleFinding(holes=(), note="a lattice of spots that do not look like holes: no holes")
         return on_lattice(work, choice.hypothesis, choice.fit)
 
 

@@ -51,6 +51,8 @@ def judge(
             "correlation": site.correlation,
             "seen": float(discs.seen[k]),
         }
+        if site.quality is not None:
+            features["promise"] = site.quality
         label = _label(site, features, usual_match, empty_above is not None and step[k] > empty_above)
         answers.append((_score(site, features, label), label, features))
     return answers

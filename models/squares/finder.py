@@ -15,6 +15,7 @@ from models.squares.scoring import Judgement, judge
 from models.squares.segmentation import Working, open_mesh, prepare
 
 _SMALLEST_PX = 6.0  # area of a square in image pixels below which it is noise
+_MOST = 6000  # regions; a grid has some 1500 openings
 _SHAPE = 0.68  # share of its box that a lone region must fill to pass for a square
 _RIM = 0.13  # of a square's side: how wide its soft rim may be
 _LEAST_INNER = 9  # pixels
@@ -68,6 +69,8 @@ def locate(image: Image) -> Located | SquareFinding:
     blobs = blobs_of(labels, n, _SMALLEST_PX * max(work.scale, 1.0) ** 2)
     if not blobs:
         return SquareFinding(squares=(), note="no open region of at least a few pixels: no squares")
+    if len(blobs) > _MOST:
+        return SquareFinding(squares=(), note=f"{len(blobs)} open regions, as in noise: no squares")
     mesh = build_mesh(blobs, np.array([not _cut(b, work) for b in blobs]))
     reason = _why_none(mesh, work)
     if reason:

@@ -159,8 +159,11 @@ def framed(scene: Scene, rows: int, columns: int) -> tuple[Scene, NDArray[np.flo
     return part, planes
 
 
-def loss_of(network: nn.Module, batch: Batch) -> Tensor:
-    """Penalty-reduced focal loss of the centres (Zhou et al., Objects as points, 2019), and what is said about each."""
+def loss_of(network: nn.Module, batch: Batch, judged: bool = True) -> Tensor:
+    """Penalty-reduced focal loss of the centres (Zhou et al., Objects as points, 2019), and what is said about each.
+
+    Without ``judged``, quality and state of the holes are not known and nothing is asked of them.
+    """
     planes, heat, weight, rows = batch
     logits = network.logits(planes)  # type: ignore[operator,unused-ignore]
     centre = logits[:, :1]
@@ -174,6 +177,7 @@ def loss_of(network: nn.Module, batch: Batch) -> Tensor:
         item, y, x = rows[:, 0].long(), rows[:, 1].long(), rows[:, 2].long()
         said = logits[item, 1:, y, x]
         loss = loss + 0.5 * nn.functional.smooth_l1_loss(said[:, 0], rows[:, 3], beta=0.05)
+    if len(rows) and judged:
         loss = loss + 0.5 * nn.functional.binary_cross_entropy_with_logits(said[:, 1], rows[:, 4])
         loss = loss + 0.1 * nn.functional.cross_entropy(said[:, 2:], rows[:, 5].long())
     return loss

@@ -177,7 +177,7 @@ def piece(rng: np.random.Generator, scene: Scene, side: int, zoom: float, *, tur
     # The piece stays inside the picture: beyond it, nothing is known.
     needed = side * (abs(c) + abs(s)) / (1.0 - shear)
     zoom = max(zoom, needed / min(rows, columns))
-    free = (min(rows, columns) - needed / zoom) / 2
+    free = max(0.0, (min(rows, columns) - needed / zoom) / 2)
     matrix = zoom * np.array([[c, -s], [s, c]]) @ np.diag([1.0, 1.0 - shear])
     middle = np.array([(columns - 1) / 2, (rows - 1) / 2])
     if len(scene.holes) and rng.uniform() < 0.6:  # where holes are

@@ -1,0 +1,123 @@
+"""The learned hole finder: network proposes, lattice decides; what it must share with the classical one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.finder_sets import hole_set
+from benchmarks.marks import tally
+from models import runtime
+from models.base import BadImageError
+from models.holes.learned import NetHoleFinder
+from models.holes.levels import LARGEST, SMALLEST, levels_of
+from models.holes.prepare import prepare
+from models.holes.proposals import Proposals, of_size, sizes
+from tests.models.drawing import HEXAGONAL, foil, lattice_points
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def finder() -> NetHoleFinder:
+    return NetHoleFinder()
+
+
+def missed(finding: object, truth: np.ndarray, within: float) -> tuple[int, int]:
+    """Holes of ``truth`` that were not found, and found ones that are not there."""
+    at = np.array([[h.x, h.y] for h in finding.holes]).reshape(-1, 2)  # type: ignore[attr-defined]
+    away = np.hypot(*(truth[:, None] - at[None]).transpose(2, 0, 1))
+    return int((away.min(axis=1) > within).sum()), int((away.min(axis=0) > within).sum())
+
+
+@pytest.mark.parametrize("radius", [4.0, 11.0, 40.0])
+@pytest.mark.parametrize("contrast", [30.0, -30.0])
+def test_holes_of_any_size_and_contrast_are_found_with_their_radius(
+    finder: NetHoleFinder, radius: float, contrast: float
+) -> None:
+    shape = (480, 520)
+    truth = lattice_points(shape, 2.6 * radius, 17.0, margin=radius + 1)
+    finding = finder.find(foil(shape, lattice_points(shape, 2.6 * radius, 17.0), radius, contrast=contrast))
+    assert missed(finding, truth, 0.3 * radius)[0] <= 0.01 * len(truth)
+    assert finding.lattice is not None
+    assert np.median([h.radius_px for h in finding.holes]) == pytest.approx(radius, rel=0.15)
+
+
+def test_a_hexagonal_lattice_is_named(finder: NetHoleFinder) -> None:
+    shape = (400, 400)
+    finding = finder.find(foil(shape, lattice_points(shape, 40.0, 5.0, HEXAGONAL), 12.0))
+    assert finding.lattice is not None
+    assert finding.lattice.symmetry == "hexagonal"
+
+
+def test_gain_offset_and_number_type_change_nothing(finder: NetHoleFinder) -> None:
+    image = np.rint(foil((300, 320), lattice_points((300, 320), 45.0, 8.0), 12.0))
+    plain, other = finder.find(image.astype(np.uint16)), finder.find((image * 64.0 + 1000.0).astype(np.float32))
+    assert len(plain.holes) == len(other.holes) > 20
+    for one, two in zip(plain.holes, other.holes, strict=True):
+        assert one.x == pytest.approx(two.x, abs=0.05)
+        assert one.score == pytest.approx(two.score, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["noise", "black", "stripes", "slope"])
+def test_an_image_without_holes_gives_none_and_says_why(finder: NetHoleFinder, kind: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 1, (400, 400))
+    y, x = np.mgrid[:400, :400]
+    image = {"noise": noise, "black": np.zeros((400, 400)), "stripes": (x % 40 < 20) + 0.1 * noise, "slope": x + y}[
+        kind
+    ]
+    finding = finder.find(np.asarray(image, np.float32))
+    assert finding.holes == ()
+    assert "no holes" in finding.note
+
+
+def test_what_is_no_image_is_refused(finder: NetHoleFinder) -> None:
+    with pytest.raises(BadImageError):
+        finder.find(np.zeros((3, 4, 5)))
+
+
+def test_simulated_grids_of_middle_difficulty_are_found_nearly_whole(finder: NetHoleFinder) -> None:
+    for example in hole_set("middle", 3, seed=5):
+        found = finder.find(example.image).holes
+        score = tally(example.truth, np.array([[h.x, h.y] for h in found]).reshape(-1, 2))
+        assert score.recall > 0.93, example.name
+        assert score.precision > 0.93, example.name
+
+
+def test_every_size_of_hole_falls_into_the_network_s_octave_on_some_level() -> None:
+    for shape in ((200, 300), (1024, 1024), (3000, 2000)):
+        work = prepare(np.random.default_rng(0).normal(0, 1, shape).astype(np.float32))
+        assert work is not None
+        levels = levels_of(work)
+        finest, coarsest = max(lv.scale for lv in levels), min(lv.scale for lv in levels)
+        for radius in np.geomspace(SMALLEST / finest, min(LARGEST / coarsest, 0.4 * min(work.values.shape)), 40):
+            assert any(SMALLEST <= radius * level.scale <= LARGEST for level in levels), (shape, radius)
+        assert all(n % 16 == 0 for level in levels for n in level.planes.shape[1:])
+
+
+def test_the_size_that_explains_most_comes_first_and_one_place_is_one_hole() -> None:
+    rng = np.random.default_rng(3)
+    small, large = rng.uniform(0, 400, (30, 2)), np.array([[50.0, 50.0], [150.0, 50.0], [50.0, 150.0], [51.0, 50.5]])
+    found = Proposals(
+        np.concatenate([large, small]),
+        np.concatenate([np.full(4, 30.0), np.full(30, 4.0)]),
+        np.concatenate([[0.9, 0.9, 0.9, 0.5], np.full(30, 0.8)]),
+        np.full(34, 0.5),
+        np.zeros(34, np.int64),
+    )
+    first = sizes(found)[0]
+    assert first == pytest.approx(30.0, rel=0.1)
+    assert len(of_size(found, first).points) == 3
+
+
+def test_the_fingerprint_names_weights_and_code(finder: NetHoleFinder) -> None:
+    weights, code = finder.fingerprint.split("-")
+    assert weights == runtime.load("holes-net").fingerprint
+    assert len(code) == 16
+    assert finder.provider == "CPU"
+
+
+def test_a_site_s_own_weights_are_taken_by_their_manifest(tmp_path: Path) -> None:
+    for suffix in (".onnx", ".yaml"):
+        (tmp_path / f"holes-net{suffix}").write_bytes((runtime.WEIGHTS / f"holes-net{suffix}").read_bytes())
+    assert NetHoleFinder(tmp_path / "holes-net.yaml").fingerprint == NetHoleFinder().fingerprint

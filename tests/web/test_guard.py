@@ -9,6 +9,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from structlog.testing import capture_logs
 
 from agent.keys import make, revoke
 from agent.web.access import Access, new_token
@@ -138,6 +139,19 @@ async def test_a_new_token_makes_the_old_one_void(guarded: str, keys: Path) -> N
     new = new_token(keys, "anna")
     assert (await ask(guarded, "/look", authorization=f"Bearer {old}")).status == 401
     assert (await ask(guarded, "/look", authorization=f"Bearer {new}")).text == "seen"
+
+
+async def test_no_log_line_holds_a_token_or_a_cookie(guarded: str, keys: Path) -> None:
+    token = new_token(keys, "anna")
+    kind = "application/x-www-form-urlencoded"
+    with capture_logs() as lines:
+        answer = await ask(guarded, "/signin", "POST", f"token={token}", content_type=kind)
+        await ask(guarded, "/signin", "POST", f"token={token}x", content_type=kind)
+        await ask(guarded, "/look", authorization=f"Bearer {token}", host="evil.example")
+    assert [line["event"] for line in lines] == ["signin", "signin.refused", "request.refused"]
+    cookie = answer.headers["set-cookie"].split("=", 1)[1].split(";")[0]
+    assert token.partition(":")[2] not in str(lines)
+    assert cookie not in str(lines)
 
 
 def test_the_folder_keeps_no_token(keys: Path) -> None:

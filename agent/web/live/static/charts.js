@@ -26,8 +26,8 @@ function sheet(canvas, title) {
   ctx.font = "11px system-ui, sans-serif";
   ctx.fillStyle = colour("--soft");
   ctx.textBaseline = "top";
-  ctx.fillText(title, 0, 0);
-  return { ctx, left: 32, top: 15, right: width - 4, bottom: height - 15 };
+  ctx.fillText(title, 0, 2);
+  return { ctx, left: 32, top: 17, right: width - 4, bottom: height - 15 };
 }
 
 function colour(name) {

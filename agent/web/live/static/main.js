@@ -39,7 +39,7 @@ const link = new Link({
       ? link.heard ? `no word for ${Math.round(silent_s)} s` : "connecting …"
       : clock.dataset.utc ? `live ${new Date(Number(clock.dataset.utc) * 1000).toLocaleTimeString("en-GB", { hourCycle: "h23" })}` : "live";
     clock.classList.toggle("bad", stale);
-    clock.dataset.state = stale ? "stale" : "live";
+    if (stale && model.summary) document.title = `✕ no word – ${model.summary.name}`;
     enable();
   },
 });

@@ -53,7 +53,7 @@ export function showSummary(s) {
   text("session", s.name || "session");
   by("phase").className = `phase ${mood(s)}`;
   text("phase", phaseWords(s));
-  text("doing", s.working_on ? s.working_on.replaceAll("_", " ") : s.why);
+  text("doing", s.working_on ? s.working_on.replaceAll("_", " ") : s.phase === "collecting" ? "choosing what comes next" : s.why);
   text("leader", s.leader);
   const me = by("me").textContent.split(" (")[0];
   const others = s.pages.filter((name, i, all) => name !== me || all.indexOf(name) !== i);
@@ -91,7 +91,7 @@ function figures(s) {
     ["pace", f.per_hour ? `${number(f.per_hour)}/h` : "–", f.shot_s ? `${number(f.shot_s)} s a shot` : ""],
     ["squares", `${c.squares_mapped}/${c.squares}`, "visited"],
     ["ends about", f.ends_utc ? clock(f.ends_utc) : "–", f.ends_utc ? `in ${hours((f.ends_utc - s.utc) / 3600)}` : ""],
-    ["time budget", hours(left), `left of ${hours(f.budget_h)}`],
+    ["time budget", hours(left), `of ${hours(f.budget_h)}`],
     ["last result", s.idle_s == null ? "–" : `${ago(s.idle_s)} ago`, ""],
   ];
   put(by("figures"), rows, ([name, value, note]) => {
@@ -235,9 +235,11 @@ export function showShot(hole, detail, frame) {
     const kind = { good: "good", other: hole.verdict || "not good", exposed: "exposed, not judged yet", busy: "under way", planned: "planned", open: "found", out: "left out" }[kindOf(hole)];
     facts.push(["state", kind + (hole.word ? ` (${hole.word} by ${hole.by})` : "")]);
     if (hole.quality != null) facts.push(["micrograph", `score ${hole.quality.toFixed(2)}`]);
-    facts.push(["predicted", `score ${hole.score.toFixed(2)}${hole.label ? `, ${hole.label}` : ""}${hole.inferred ? ", from the lattice" : ""}`]);
+    if (hole.ctf != null) facts.push(["CTF to", `${hole.ctf.toFixed(1)} Å`]);
+    if (hole.ice != null) facts.push(["ice", `${hole.ice.toFixed(0)} nm`]);
     const expects = detail?.expects;
     if (expects) facts.push(["expected", `${Math.round(100 * expects.p_good)} % good (${Math.round(100 * expects.low)}–${Math.round(100 * expects.high)})`]);
+    facts.push(["predicted", `score ${hole.score.toFixed(2)}${hole.label ? `, ${hole.label}` : ""}${hole.inferred ? ", from the lattice" : ""}`]);
     if (detail?.marks.length) facts.push(["found", counted(detail.marks)]);
     if (hole.defocus != null) facts.push(["defocus", `${hole.defocus.toFixed(2)} µm under`]);
     if (hole.dose) facts.push(["dose", `${hole.dose.toFixed(1)} e/Å²`]);
@@ -245,7 +247,8 @@ export function showShot(hole, detail, frame) {
     if (hole.group != null) facts.push(["group", String(hole.group)]);
   }
   if (frame) facts.push(["pixel", `${number(frame.px_a)} Å, ${frame.w} × ${frame.h}`]);
-  for (const [name, value] of Object.entries(detail?.features || {})) facts.push([named(name), `${number(value)}${unit(name)}`]);
+  const shown = ["ctf_resolution_angstrom", "ice_thickness_nm"];
+  for (const [name, value] of Object.entries(detail?.features || {}).filter(([name]) => !shown.includes(name))) facts.push([named(name), `${number(value)}${unit(name)}`]);
   put(by("shot-facts"), facts, ([name, value]) => {
     const pair = element("div", null);
     element("dt", pair).textContent = name;

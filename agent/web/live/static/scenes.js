@@ -10,6 +10,7 @@ function frameImage(frame, m, side, tiles) {
     w: frame.w,
     h: frame.h,
     m,
+    tiny: side > 320 ? `${base}/96.jpg` : null,
     small: `${base}/${side}.jpg`,
     tile: tiles && Math.max(frame.w, frame.h) > side ? (n, i, j) => `${base}/tile-${n}-${i}-${j}.jpg` : null,
   };

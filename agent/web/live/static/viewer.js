@@ -112,13 +112,14 @@ export class Viewer {
     this.drawn_ms = performance.now() - begun;
   }
 
-  /** An image {w, h, m: [a, b, c, d, e, f] from its corner-based pixels to the world, small, tile(halvings, i, j)}. */
+  /** An image {w, h, m: [a, b, c, d, e, f] from its corner-based pixels to the world, tiny, small, tile(n, i, j)}. */
   drawImage(ctx, world, ratio, item) {
     const [a, b, c, d, e, f] = item.m;
     ctx.setTransform(...world);
     ctx.transform(a, b, c, d, e, f);
     const small = picture(item.small, this.paint);
-    if (small.ok) ctx.drawImage(small.image, 0, 0, item.w, item.h);
+    const first = small.ok ? small : item.tiny && picture(item.tiny, this.paint); // on a slow link something at once
+    if (first?.ok) ctx.drawImage(first.image, 0, 0, item.w, item.h);
     if (!item.tile) return;
     const perPixel = Math.hypot(a, b) * this.view.scale * ratio; // screen pixels for one of the image
     if (!small.ok || perPixel * Math.max(item.w, item.h) < 1.3 * Math.max(small.image.width, small.image.height)) return;

@@ -63,10 +63,15 @@ class Tab:
         """The value of an expression in the page."""
         return self.page.evaluate(expression)
 
-    def click_at(self, view: str, place: str, **options: Any) -> None:
-        """Click on a picture where an expression in the page says (screen coordinates of the view)."""
-        x, y = self.ask(f"(() => {{ const view = cryonaut.views.{view}; return {place}; }})()")
-        self.page.locator(f"#view-{view} .marks").click(position={"x": x, "y": y}, **options)
+    def click_until_chosen(self, view: str, place: str, area: str) -> None:
+        """Click on a picture where an expression in the page says, again where the picture moved meanwhile."""
+        for _ in range(50):
+            x, y = self.ask(f"(() => {{ const view = cryonaut.views.{view}; return {place}; }})()")
+            self.page.locator(f"#view-{view} .marks").click(position={"x": x, "y": y})
+            if self.ask(f"cryonaut.look.chosen.has({area!r})"):
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError(f"{area} could not be clicked")
 
     def picture(self, name: str) -> None:
         """Keep what it looks like, to be looked at."""

@@ -63,7 +63,9 @@ export function showSummary(s) {
   if (s.phase === "fault") held.unshift(`Fault: ${s.why}`);
   if (s.degraded) held.push(`Degraded: ${s.degraded}`);
   text("banner", held.join(" · "));
-  by("banner").hidden = !held.length;
+  by("banner").title = held.join("\n");
+  by("banner").hidden = !held.length; // in a line that is there anyway: nothing on the page moves when it comes
+  by("doing").hidden = held.length > 0 && !s.working_on;
   by("banner").className = `banner ${s.phase === "fault" || Object.keys(s.suspensions).length ? "alarm" : "warn"}`;
   document.title = `${mood(s) === "well" ? "●" : mood(s) === "warn" ? "▲" : "■"} ${phaseWords(s)} – ${s.name}`;
   figures(s);

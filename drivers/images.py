@@ -194,7 +194,7 @@ def _read_tiff(path: Path) -> Read:
             pixel_size = _tiff_pixel_size(page)
             try:
                 return _grey(path, page.asarray(), page.axes), pixel_size
-            except (ValueError, ImportError) as error:
+            except (ValueError, ImportError, RuntimeError) as error:  # imagecodecs' own errors are RuntimeErrors
                 if page.compression == 1:
                     raise
                 image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # LZW and the like, where imagecodecs is absent

@@ -43,9 +43,9 @@ class Gated(Route):
     def __init__(self, path: str, endpoint: Endpoint, *, need: Need, methods: Iterable[str] = ("GET",)) -> None:
         self.need = need
         self.changes = bool(CHANGING & set(methods))
-        super().__init__(path, self._gate(endpoint), methods=list(methods), name=getattr(endpoint, "__name__", path))
+        super().__init__(path, self._guarded(endpoint), methods=list(methods), name=getattr(endpoint, "__name__", path))
 
-    def _gate(self, endpoint: Endpoint) -> Endpoint:
+    def _guarded(self, endpoint: Endpoint) -> Endpoint:
         async def gated(request: Request) -> Response:
             access: Access = request.app.state.access
             caller = access.who(request.headers.get("authorization", ""), request.cookies.get(access.cookie_name, ""))

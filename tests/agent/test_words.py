@@ -3,7 +3,7 @@
 import pytest
 
 from agent import words
-from agent.control import as_line
+from agent.desk import as_line
 from agent.session import events as ev
 from tests.agent import samples
 

@@ -35,6 +35,7 @@ def test_a_flood_of_frames_and_nonsense_leaves_memory_bounded_and_the_next_frame
         f"session.folder={tmp_path}",
         "session.mode=advisor",
         "session.autonomy=suggest",
+        "inference.quality=quality-simple",  # the flood is about what comes in, not about what models take
     ]
     changes += ["limits.free_disk_gb=0", "limits.frames_waiting=4"]
     command = [sys.executable, "-m", "agent.cli", "run", *(part for change in changes for part in ("--set", change))]
@@ -102,7 +103,7 @@ def test_a_flood_of_frames_and_nonsense_leaves_memory_bounded_and_the_next_frame
         assert after < before + 150
         assert after < 900
         flood(90_000, 1)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while "F90000" not in answered:
             assert time.monotonic() < deadline, log.read_text()[-1000:]
             socket.send(wire.encode(Heartbeat(progress=200)))

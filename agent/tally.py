@@ -28,7 +28,7 @@ class Tally:
         holes = square.holes.values()
         counts = SquareCounts(
             holes=len(holes),
-            exposed=sum(1 for h in holes if h.frame_id or h.dose_e_per_a2 > 0),
+            exposed=sum(1 for h in holes if h.visited),
             judged=sum(1 for h in holes if h.quality is not None),
             good=sum(1 for h in holes if h.quality is not None and h.quality_label == "good"),
         )

@@ -39,12 +39,17 @@ class History:
             event = ev.decode_event(row.body)
             self.heard(row.seq, row.utc, event)
             self.exposed_utc.append(row.utc)
+        for row in self.core.journal.of_kind("area_measured"):
+            self.heard(row.seq, row.utc, ev.decode_event(row.body))
 
     def heard(self, _seq: int, utc: float, event: ev.AnyEvent) -> None:
         """Take one event in."""
         match event:
             case ev.MicrographJudged():
                 self.points.append(point_of(utc, event))
+            case ev.AreaMeasured(quality=quality) if quality is not None:
+                self.points.append(measured_point(utc, event))
+                self.exposed_utc.append(utc)
             case ev.FrameReceived(frame=frame):
                 self._keep(event)
                 if frame.level == "high":
@@ -85,4 +90,16 @@ def point_of(utc: float, event: ev.MicrographJudged) -> Point:
         good=event.label == "good",
         ctf=features.get("ctf_resolution_angstrom"),
         ice=features.get("ice_thickness_nm"),
+    )
+
+
+def measured_point(utc: float, event: ev.AreaMeasured) -> Point:
+    """An exposure that the microscope software measured itself, as a point of the trends."""
+    return Point(
+        utc=round(utc, 2),
+        id=event.area_id,
+        score=round(event.quality or 0.0, 3),
+        good=event.label == "good",
+        ctf=event.ctf_resolution_angstrom,
+        ice=event.ice_thickness_nm,
     )

@@ -120,7 +120,7 @@ def preview(state: State, settings: Settings, name: str, value: float) -> Previe
 
 
 def _planned(state: State, settings: Settings, square: Square) -> list[str]:
-    done = sum(1 for h in square.holes.values() if h.frame_id or h.dose_e_per_a2 > 0)
+    done = sum(1 for h in square.holes.values() if h.visited)
     most = max(0, int(state.thresholds.get("exposures_per_square", 0)) - done)
     wanted = wanted_holes(state, settings, square)
     accepted = [h.area_id for h in wanted if h.word == "accepted"]

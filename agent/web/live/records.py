@@ -89,6 +89,7 @@ class FrameRecord(Record, frozen=True, kw_only=True):
     m: tuple[float, float, float, float]
     c: Point
     px_a: float
+    sized: bool = True  # False: nobody told the pixel size, no length can be shown
     defocus: float | None = None
     dose: float | None = None
     utc: float = 0.0
@@ -176,6 +177,7 @@ def frame_record(received: ev.FrameReceived) -> FrameRecord:
         m=geometry.image_to_stage(frame),
         c=geometry.centre_um(frame),
         px_a=frame.pixel_size_angstrom,
+        sized=frame.pixel_size_known,
         defocus=frame.defocus_um,
         dose=frame.dose_e_per_a2,
         utc=frame.taken_utc,

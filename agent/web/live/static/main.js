@@ -110,7 +110,8 @@ function draw() {
   square.shown = `${look.square} ${model.squares.get(look.square)?.map || ""}`;
   if (other) square.touched = false;
   square.show(squareScene(model, look) || { bounds: [0, 0, 1, 1], images: [], note: "Click a square on the atlas." }, { keep: square.touched });
-  panels.showSquare(model.squares.get(look.square));
+  const chosen = model.squares.get(look.square);
+  panels.showSquare(chosen, chosen && model.frames.get(chosen.map));
   panels.showChosen([...look.chosen].filter((id) => model.area(id)), model);
 }
 

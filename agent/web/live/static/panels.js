@@ -213,9 +213,10 @@ export function resetThresholds() {
 
 // ------------------------------------------------------------------------------------------------ square and micrograph
 
-export function showSquare(square) {
+export function showSquare(square, frame) {
   text("square-id", square ? short(square.id) : "");
   if (!square) return text("square-facts", "");
+  const sized = frame?.sized !== false;
   const parts = [
     `score ${square.score.toFixed(2)}`,
     square.state || "found",
@@ -223,8 +224,8 @@ export function showSquare(square) {
     square.label,
     square.holes ? `${square.exposed || 0} of ${square.holes} holes exposed, ${square.good || 0} good` : "",
     square.groups?.length ? `${square.groups.length} image-shift groups` : "",
-    square.lattice && `${square.lattice} lattice${square.pitch ? `, pitch ${square.pitch.toFixed(2)} µm` : ""}`,
-    `x ${square.x.toFixed(1)} y ${square.y.toFixed(1)} µm`,
+    square.lattice && `${square.lattice} lattice${square.pitch && sized ? `, pitch ${square.pitch.toFixed(2)} µm` : ""}`,
+    sized && `x ${square.x.toFixed(1)} y ${square.y.toFixed(1)} µm`,
     square.why,
   ];
   text("square-facts", parts.filter(Boolean).join(" · "));

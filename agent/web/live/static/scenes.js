@@ -34,7 +34,7 @@ export function atlasScene(model, look) {
   const bounds = xs.length ? [min(xs), min(ys), max(xs), max(ys)] : [-500, -500, 500, 500];
   return {
     bounds,
-    umPerUnit: 1,
+    umPerUnit: low.some((frame) => frame.sized === false) ? 0 : 1,
     images,
     note: low.length ? "" : "The atlas appears here as its frames come in.",
     draw: (pen) => drawAtlas(pen, model, squares, look),
@@ -143,7 +143,7 @@ export function squareScene(model, look) {
   const at = (x, y) => place.toPicture(x, y);
   return {
     bounds: [0, 0, frame.w, frame.h],
-    umPerUnit: place.umPerPx,
+    umPerUnit: frame.sized === false ? 0 : place.umPerPx,
     images: [frameImage(frame, [1, 0, 0, 1, 0, 0], 1024, true)],
     at,
     back: (u, v) => place.toStage(u, v),

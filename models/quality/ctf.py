@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 
 RESOLVED_AT = 0.5  # cross-correlation of fit and spectrum at the fit resolution
 _LEAST_HEIGHT = 4.6  # of the matched filter's peak, in standard deviations: noise alone stays below
+COARSE = 0.17  # frequency in 1/Å: spectra that end before it hold a few rings at most
+_FINE = 0.3  # frequency in 1/Å beyond which rings are many
 _COARSEST_ANGSTROM = 45.0  # lower frequencies belong to particles and dirt
 
 
@@ -81,7 +83,13 @@ def fit(polar: Polar, conditions: Conditions, spoiled: NDArray[np.bool_] | None 
     low = min(1 / _COARSEST_ANGSTROM, 0.2 * high)
     if int(((polar.k >= low) & (polar.k <= high)).sum()) < 40:
         return None
-    flat = flatten(polar, low, high, spoiled)
+    # coarse pixels show few rings, which a supple background would swallow
+    supple = (7,) if high > _FINE else (7, 2)
+    found = [_fitted(flatten(polar, low, high, spoiled, spans), conditions) for spans in supple]
+    return max(found, key=lambda one: one.confidence + 0.2 * one.margin)
+
+
+def _fitted(flat: Flat, conditions: Conditions) -> CtfFit:
     lens = Lens.of(conditions)
     starts, grid, scores = search(flat, lens, conditions)
     filter_ = Filter(flat, lens, free_shift=conditions.phase_shift_deg is None)
@@ -110,7 +118,9 @@ def _judged(
     away = np.abs(grid / defocus.mean_um - 1) > APART
     rival = float(scores[away].max(initial=0.0))
     margin = max(0.0, 1 - max(rival, 0.0) / peak) if peak > 0 else 0.0
-    confidence = _confidence(own, height, margin)
+    confidence = _confidence(own, height, margin) * min(1.0, max(0.1, count - 1.0))
+    if float(k[-1]) < COARSE:  # what rises and falls two or three times need not be rings
+        confidence *= min(1.0, max(0.1, (own - 0.3) / 0.3))
     return CtfFit(defocus, resolution, own, height, margin, count, confidence, profile)
 
 

@@ -10,7 +10,6 @@ from models.quality.spectrum import Polar
 
 Floats = NDArray[np.float64]
 
-_SPANS = 7  # of the smooth background; Thon rings of 0.4 µm and more are narrower than a span
 _SECTOR_SPANS = 3  # of what differs between directions: drift, uneven detectors
 
 
@@ -52,7 +51,7 @@ def splines(at: Floats, low: float, high: float, spans: int, degree: int = 3) ->
     return np.asarray(BSpline.design_matrix(np.clip(at, low, high), knots, degree).toarray(), dtype=np.float64)
 
 
-def flatten(polar: Polar, low: float, high: float, spoiled: NDArray[np.bool_] | None = None) -> Flat:
+def flatten(polar: Polar, low: float, high: float, spoiled: NDArray[np.bool_] | None = None, spans: int = 7) -> Flat:
     """``polar`` between the frequencies ``low`` and ``high``, over its background.
 
     Parameters
@@ -63,6 +62,8 @@ def flatten(polar: Polar, low: float, high: float, spoiled: NDArray[np.bool_] | 
         Band in the unit of ``polar.k``.
     spoiled
         Bins to leave out, shape of ``polar.k``, such as the rings of crystalline ice.
+    spans
+        Of the background's splines: it must not follow rings, and can follow whatever is wider than a span.
     """
     band = (polar.k >= low) & (polar.k <= high)
     if spoiled is not None:
@@ -78,13 +79,13 @@ def flatten(polar: Polar, low: float, high: float, spoiled: NDArray[np.bool_] | 
     radial = np.maximum(np.where(weight > 0, radial, floor), floor)
     # knots are evenly spaced in the square root: power falls steeply at first
     at = np.sqrt(k)
-    smooth = splines(at, float(at[0]), float(at[-1]), _SPANS)
+    smooth = splines(at, float(at[0]), float(at[-1]), spans)
     background = np.exp(smooth @ _solve(smooth, np.log(radial), weight))
     for _ in range(2):  # the logarithm of a mean is biased by its noise: correct in the power itself
         ratio = radial / background
         background = background * np.clip(smooth @ _solve(smooth, ratio, weight), 0.2, 5.0)
     ratio2 = power / background
-    turning = splines(at, float(at[0]), float(at[-1]), _SECTOR_SPANS)
+    turning = splines(at, float(at[0]), float(at[-1]), min(_SECTOR_SPANS, spans))
     rings = np.zeros_like(ratio2)
     for n in range(len(ratio2)):
         if count[n].sum() > 0:

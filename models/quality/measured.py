@@ -15,7 +15,7 @@ from models.quality.statistics import real_space, spectral
 
 Plane = NDArray[np.float32]
 
-COARSEST_CTF_ANGSTROM = 12.0  # pixels beyond this show no rings
+COARSEST_CTF_ANGSTROM = 6.5  # pixels beyond this show no rings
 
 
 @dataclass(frozen=True, slots=True)

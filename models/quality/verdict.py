@@ -3,6 +3,7 @@
 import math
 
 from models.detections import MicrographLabel
+from models.quality import ctf
 from models.quality.cover import chance
 from models.quality.measured import Measured
 
@@ -71,16 +72,16 @@ def parts_of(m: Measured) -> dict[str, float]:
     """What each measurement leaves of a perfect score, 0 to 1; measurements that are not there leave all."""
     n, nm = m.numbers, m.thickness_nm
     parts = {"clean": math.exp(-m.cover.dirt_share / 0.05), "hole": 1 - 0.9 * m.cover.foil_share}
+    plain = _plain_rings(n)
     if m.fit is not None:
         # rings to 5 Å are good, to 9 Å hardly; pixels too coarse for 5 Å cannot show more than they have
         finest = max(0.0, 1 / m.spectrum.nyquist - 3.0)
-        resolved = 1 - chance(m.fit.resolution_angstrom - 0.6 * finest, 7.0, 1.0)
+        resolved = 1 - chance(m.fit.resolution_angstrom - 0.75 * finest, 7.0, 1.0)
         parts["rings"] = 0.05 + 0.95 * m.fit.confidence * resolved
+        if m.spectrum.nyquist < ctf.COARSE:  # too few rings to hold it against the micrograph
+            parts["rings"] = max(parts["rings"], 0.8 * plain)
     else:
-        even = min(max(1.2 - n["unevenness"], 0.0), 1.0)
-        signal = min(max(-n["high_share"], 0.0), 1.0)
-        swing = min(max((n["rings"] - 1.2) / 1.8, 0.0), 1.0)
-        parts["rings"] = (0.3 + 0.7 * even) * (0.1 + 0.9 * signal) * (0.4 + 0.6 * swing)
+        parts["rings"] = plain
     if nm is not None:
         parts["ice"] = chance(nm, 12.0, 2.5) / (1 + (max(nm - 50.0, 0.0) / 70.0) ** 2)
     if m.lattice is not None:
@@ -88,6 +89,14 @@ def parts_of(m: Measured) -> dict[str, float]:
     else:
         parts["vitreous"] = 1 - 0.8 * chance(m.cover.mottle, _MOTTLED, 0.03)
     return parts
+
+
+def _plain_rings(n: dict[str, float]) -> float:
+    """How much the spectrum looks as that of a good micrograph does, where no CTF can be fitted."""
+    even = min(max(1.2 - n["unevenness"], 0.0), 1.0)
+    signal = min(max(-n["high_share"], 0.0), 1.0)
+    swing = min(max((n["rings"] - 1.2) / 1.8, 0.0), 1.0)
+    return (0.3 + 0.7 * even) * (0.1 + 0.9 * signal) * (0.4 + 0.6 * swing)
 
 
 def reasons(m: Measured) -> str:

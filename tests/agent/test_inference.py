@@ -11,7 +11,7 @@ from agent import inference
 from agent.inference import FALLBACK, PROBE_AFTER, REGISTRY, Analyst, unusable
 from agent.messages import ErrorKind, Level
 from agent.session.inputs import Analysed, AnalysisFailed
-from agent.settings import InferenceSettings
+from agent.settings import InferenceSettings, QualitySettings
 from models.base import BadImageError
 from models.detections import (
     HoleDetection,
@@ -202,3 +202,30 @@ def test_every_registered_model_has_a_name_of_its_own_and_a_fingerprint() -> Non
         assert model.fingerprint == inference.build(name).fingerprint
     with pytest.raises(KeyError, match="squares-mixture"):
         inference.build("nothing")
+
+
+def test_what_a_frame_says_of_its_optics_comes_before_what_the_site_set() -> None:
+    site = QualitySettings(voltage_kv=200.0, cs_mm=2.0, counts_per_electron=2.0, phase_plate=True)
+    silent = frame_of(IMAGE, level="high", pixel_size_angstrom=1.5, dose_e_per_a2=40.0)
+    conditions = inference.conditions_of(silent, site)
+    assert (conditions.voltage_kv, conditions.cs_mm, conditions.phase_shift_deg) == (200.0, 2.0, None)
+    assert conditions.open_beam == pytest.approx(2.0 * 40.0 * 1.5**2)
+    told = frame_of(IMAGE, level="high", voltage_kv=300.0, cs_mm=2.7, open_beam_counts=77.0, dose_e_per_a2=40.0)
+    conditions = inference.conditions_of(told, site)
+    assert (conditions.voltage_kv, conditions.cs_mm, conditions.open_beam) == (300.0, 2.7, 77.0)
+    assert inference.conditions_of(told, QualitySettings(open_beam_counts=5.0)).open_beam == 77.0
+    unknown = inference.conditions_of(silent, QualitySettings())
+    assert (unknown.open_beam, unknown.phase_shift_deg) == (None, 0.0)
+
+
+async def test_the_scorer_is_told_the_optics_of_the_frame(analyst: Analyst) -> None:
+    seen: list[Any] = []
+
+    class Curious(Odd):
+        def judge(self, image: Any, pixel_size_angstrom: float | None = None, conditions: Any = None) -> Any:
+            seen.append((pixel_size_angstrom, conditions.voltage_kv))
+            return NONE["high"]
+
+    analyst.models["high"] = Curious("curious", None)
+    await analyst.analyse(frame_of(IMAGE, level="high", pixel_size_angstrom=1.5, voltage_kv=120.0), IMAGE)
+    assert seen == [(1.5, 120.0)]

@@ -67,8 +67,12 @@ class FastDetector:
         x, y, diameter, score = peaks(answer["heat"][0, 0], answer["shape"][0], min(HESITANT, self.threshold_score))
         x, y = x + tile.left - HALO, y + tile.top - HALO
         x, y, diameter = raster.to_image(x), raster.to_image(y), diameter * raster.step
+        all_rows, all_columns = raster.image.shape[:2]
+        seen = (x > -1.5) & (x < all_columns + 0.5) & (y > -1.5) & (y < all_rows + 0.5)  # and not in the mirror
+        x, y, diameter, score = x[seen], y[seen], diameter[seen], score[seen]
         if self.refine and len(x):
-            x, y, diameter = _refined(raster.image, x, y, diameter, pixel_nm)
+            sure = score >= self.threshold_score  # the others are only counted
+            x[sure], y[sure], diameter[sure] = _refined(raster.image, x[sure], y[sure], diameter[sure], pixel_nm)
         return own(x, y, diameter, score, tile, raster, pixel_nm)
 
 
@@ -88,6 +92,8 @@ def peaks(
 
 
 def _refined(image: Pixels, x: Floats, y: Floats, diameter: Floats, pixel_nm: float) -> tuple[Floats, Floats, Floats]:
+    if len(x) == 0:
+        return x, y, diameter
     reach = int(np.ceil(float(diameter.max()))) + 8
     top, left = max(0, int(y.min()) - reach), max(0, int(x.min()) - reach)
     part = np.asarray(image[slice(top, int(y.max()) + reach + 1), slice(left, int(x.max()) + reach + 1)], np.float32)

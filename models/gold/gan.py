@@ -24,7 +24,7 @@ from models.runtime import OnnxModel, load
 TILE = 256
 KEPT = 192  # the middle of each tile that is kept
 PAINTED = 0.5  # green of the mask, from 0 to 1
-LEAST_PX = 4
+LEAST_PX = 6
 GREEN = 1
 SHOWN = 6.0  # spreads of grey about the median that the network is shown as black and white
 
@@ -81,7 +81,7 @@ def as_shown(windows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _blobs(mask: NDArray[np.uint8], raster: Raster, pixel_nm: float) -> list[Candidate]:
-    opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     number, _, table, centres = cv2.connectedComponentsWithStats(opened, connectivity=4)
     keep = [k for k in range(1, number) if table[k, cv2.CC_STAT_AREA] >= LEAST_PX]
     if not keep:

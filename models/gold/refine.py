@@ -86,12 +86,13 @@ def _fit(
     damp = np.full(len(p), 1e-2)
     cost, residual, jac = _model(p, grey, u, v, weight, x0, y0)
     belief = (cost / np.maximum(weight.sum(axis=1) - p.shape[1], 1))[:, None] * BELIEF  # shape (n, 8)
+    eye = np.eye(p.shape[1])
     for _ in range(ROUNDS):
-        normal = np.einsum("npi,npj->nij", jac, jac)
-        gradient = np.einsum("npi,np->ni", jac, residual) + belief * (p - first)
-        normal += np.einsum("ni,ij->nij", belief, np.eye(p.shape[1]))
+        turned = jac.transpose(0, 2, 1)
+        normal = np.matmul(turned, jac) + belief[:, :, None] * eye
+        gradient = np.matmul(turned, residual[:, :, None])[:, :, 0] + belief * (p - first)
         diagonal = np.einsum("nii->ni", normal)
-        lhs = normal + np.einsum("ni,ij->nij", damp[:, None] * diagonal + 1e-6, np.eye(p.shape[1]))
+        lhs = normal + (damp[:, None] * diagonal + 1e-6)[:, :, None] * eye
         step = np.linalg.solve(lhs, -gradient[:, :, None])[:, :, 0]
         trial = p + np.clip(step, -1.0, 1.0)
         trial[:, 2] = np.clip(trial[:, 2], first[:, 2] - 0.6, first[:, 2] + 0.6)

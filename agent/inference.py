@@ -36,6 +36,7 @@ FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-templat
 BEST: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-net"}  # where nothing else is said
 # Detectors that a config may ask for beside the quality of each high-mag frame.
 DETECTORS: dict[str, str] = {"gold": "models.gold.live:LiveGold"}
+DETECTOR_FALLBACK: dict[str, str] = {"gold": "models.gold.live:ClassicalGold"}  # needs no weights
 PROBE_AFTER = 20  # a model that failed is tried again after so many frames
 MOST_DETECTIONS = 20_000
 Finding = SquareFinding | HoleFinding | QualityFinding
@@ -71,17 +72,17 @@ def build(name: str, weights: Path | None = None) -> AnyModel:
     return model
 
 
-def build_detector(name: str, settings: InferenceSettings) -> ObjectDetector:
-    """The detector of that name, with what the settings say about it.
+def build_detector(name: str, settings: InferenceSettings, table: dict[str, str] = DETECTORS) -> ObjectDetector:
+    """The detector of that name in a table of them, with what the settings say about it.
 
     Raises
     ------
     KeyError
         If there is no such detector; the text lists those that there are.
     """
-    if name not in DETECTORS:
-        raise KeyError(f"no detector {name!r}; there are {', '.join(sorted(DETECTORS))}")
-    module, _, attribute = DETECTORS[name].partition(":")
+    if name not in table:
+        raise KeyError(f"no detector {name!r}; there are {', '.join(sorted(table))}")
+    module, _, attribute = table[name].partition(":")
     options = {"gold": {"sizes_nm": settings.gold_sizes_nm}}.get(name, {})
     detector: ObjectDetector = getattr(importlib.import_module(module), attribute)(**options)
     _ = detector.fingerprint  # weights are loaded now, not at the first frame
@@ -204,13 +205,17 @@ class Analyst:
             for level, name in FALLBACK.items()
         }
         self.detectors: dict[str, ObjectDetector] = {}
+        self._replaced: set[str] = set()
         for name in settings.detectors:
             try:
                 self.detectors[name] = build_detector(name, settings)
             except KeyError:
                 raise
-            except Exception as error:  # the night goes on without it, and it is said
+            except Exception as error:  # the night goes on without it, or with a simpler one, and it is said
                 self._trouble(name, error)
+                if name in DETECTOR_FALLBACK:
+                    self.detectors[name] = build_detector(name, settings, DETECTOR_FALLBACK)
+                    self._replaced.add(name)
         self._threads = self._new_threads()
 
     def _new_threads(self) -> ThreadPoolExecutor:
@@ -264,7 +269,8 @@ class Analyst:
             except Exception as error:
                 self._trouble(name, error)
                 continue
-            self._well(name)
+            if name not in self._replaced:
+                self._well(name)
             elapsed_s = round(time.monotonic() - begun, 4)
             found.append(inp.Detected(name, detector.fingerprint, finding, elapsed_s))
         return tuple(found)

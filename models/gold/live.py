@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from models.base import Image
 from models.detections import MarkedObject, ObjectFinding
 from models.gold.fast import FastDetector
+from models.gold.records import GoldDetector
 from models.gold.search import GoldError, find
+from models.gold.tac import TacDetector
 
 MOST_OBJECTS = 5_000
 
@@ -17,7 +19,7 @@ class LiveGold:
 
     sizes_nm: tuple[float, ...] = ()
     name: str = "gold"
-    detector: FastDetector = field(default_factory=FastDetector)
+    detector: GoldDetector = field(default_factory=FastDetector)
 
     @property
     def fingerprint(self) -> str:
@@ -46,3 +48,10 @@ class LiveGold:
             doubt=found.doubt,
             note=found.note,
         )
+
+
+@dataclass(frozen=True)
+class ClassicalGold(LiveGold):
+    """The published rules (threshold, area, circularity) in the place of a network that cannot be loaded."""
+
+    detector: GoldDetector = field(default_factory=TacDetector)

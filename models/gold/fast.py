@@ -19,8 +19,8 @@ HALO = 96  # raster pixels; the network sees about 60, and a particle's neighbou
 ALIGNED = 8  # tiles begin on multiples of this, so that pooling falls on the same pixels in every tiling
 REFERENCE_PX = 8.0
 STRIDE = 2
-THRESHOLD = 0.5
-HESITANT = 0.15  # hits down to this score are counted, to know how sure the network is of the image
+THRESHOLD = 0.55
+HESITANT = 0.4  # hits down to this score are counted, to know how sure the network is of the image
 
 Floats = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from models.gold.sampling import Pixels
 
 
 class GoldParticle(msgspec.Struct, frozen=True, kw_only=True):
-    """One particle: its centre in pixels of the image, its diameter in nm, a score from 0 to 1 and its size group."""
+    """One particle: centre in pixels of the image, diameter in nm (at half depth), score from 0 to 1, size group."""
 
     x: float
     y: float

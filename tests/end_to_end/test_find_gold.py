@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mrcfile
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 import roifile
 
+from agent.cli.find_gold import gold
+from agent.errors import CryonautError
 from simulators.specimen.immunogold import DIFFICULTIES, GoldImage, render
 from tests.end_to_end.test_command_line import cryonaut
 
@@ -77,22 +80,33 @@ def test_particles_are_printed_for_other_programs(replica: GoldImage, tmp_path: 
     assert table.splitlines()[0] == "x_px,y_px,x_nm,y_nm,area_nm2,diameter_nm,group,score"
 
 
-def test_what_is_wrong_is_said_in_one_line(replica: GoldImage, tmp_path: Path) -> None:
-    image = tmp_path / "a.png"
-    cv2.imwrite(str(image), replica.image)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "the file has no pixel size; give it, such as --pixel-size 1.11nm"),
+        ({"pixel_size": "1.1 furlong"}, "expected a length such as 1.11nm"),
+        ({"pixel_size": "1126nm"}, "gold is looked for at"),
+        ({"pixel_size": "1.1", "sizes": "6;12"}, "--sizes 6;12: expected diameters in nm"),
+        ({"pixel_size": "1.1", "mask": "small.png"}, "(rows, columns) must agree"),
+        ({"threshold": 2.0}, "--threshold 2: a score"),
+        ({"detector": "gan"}, "--detector gan needs --weights"),
+        ({"detector": "fast", "weights": Path("none.yaml")}, "no weights 'none'"),
+        ({"pixel_size": "1.1", "link": -1.0}, "--link -1: nm, above 0"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    replica: GoldImage,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, Any],
+    says: str,
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), replica.image)
     cv2.imwrite(str(tmp_path / "small.png"), replica.image[:50])
-    size = ("--pixel-size", "1.126nm", "--detector", "tac")
-    for words, says in (
-        ((image,), "the file has no pixel size; give it, such as --pixel-size 1.11nm"),
-        ((image, "--pixel-size", "1.1 furlong"), "expected a length such as 1.11nm"),
-        ((image, "--pixel-size", "1126nm"), "gold is looked for at"),
-        ((image, "--sizes", "6;12", *size), "--sizes 6;12: expected diameters in nm"),
-        ((image, "--mask", tmp_path / "small.png", *size), "(rows, columns) must agree"),
-        ((image, "--threshold", "2"), "--threshold 2: a score"),
-        ((image, "--detector", "gan"), "--detector gan needs --weights"),
-        ((image, "--weights", tmp_path / "none.yaml"), "no weights 'none'"),
-        ((tmp_path / "none.png", *size), "no such file"),
-    ):
-        done = cryonaut("find", "gold", *words, status=1)
-        lines = [line for line in done.stderr.splitlines() if line.startswith("cryonaut: ")]
-        assert says in lines[0], words
+    if "mask" in options:
+        options = options | {"mask": tmp_path / options["mask"]}
+    with pytest.raises((CryonautError, SystemExit)) as caught:
+        gold(tmp_path / "a.png", **({"detector": "tac"} | options))
+    said = capsys.readouterr().err + str(caught.value)
+    assert says in said
+    assert "\n" not in str(caught.value)

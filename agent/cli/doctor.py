@@ -65,7 +65,14 @@ def doctor(
         rows += [Row("fail", "config", text) for text in str(error).splitlines()]
     else:
         rows.append(Row("ok", "config", f"{find_config(config) or 'defaults'} (decisions {settings.decision_hash()})"))
-        rows += [*models(settings), *disk(settings), *ports(settings), *keys(settings)]
+        rows += [
+            *models(settings),
+            *disk(settings),
+            *ports(settings),
+            *keys(settings),
+            *page(settings),
+            *notices(settings),
+        ]
     if json:
         print(json_.dumps([row._asdict() for row in rows], indent=1))
     else:
@@ -183,6 +190,49 @@ def keys(settings: "Settings") -> Iterator[Row]:
         return
     people = ", ".join(f"{peer.name} ({peer.role})" for peer in ring.peers.values()) or "nobody yet"
     yield Row("ok", "keys", f"{settings.keys}: {people}")
+
+
+def page(settings: "Settings") -> Iterator[Row]:
+    """The operator's page: where, and whether it may be there."""
+    if not settings.web.address:
+        yield Row("ok", "page", "none (web.address is empty)")
+        return
+    from agent.web.daemon_page import check
+    from agent.web.serve import listen
+
+    try:
+        check(settings)
+    except ConfigError as error:
+        yield Row("fail", "page", str(error))
+        return
+    who = "with a token" if settings.keys is not None else "for everybody on this machine"
+    scheme = "https" if settings.web.certificate is not None else "http"
+    try:
+        listen(settings.web.address).close()
+    except OSError as error:
+        text = f"{settings.web.address}: {error.strerror}; a daemon is running already, or another program has the port"
+        yield Row("note", "page", text)
+        return
+    yield Row("ok", "page", f"{scheme}://{settings.web.address}/ is free, {who}")
+
+
+def notices(settings: "Settings") -> Iterator[Row]:
+    """Whether anybody would be told."""
+    from agent.notifier import addresses, scheme
+
+    if settings.notices.to is None:
+        yield Row("note", "notices", "nobody is told when a session stops: set notices.to (docs/install.md)")
+        return
+    try:
+        found = addresses(settings.notices.to)
+    except ConfigError as error:
+        yield Row("fail", "notices", str(error))
+        return
+    if not _version("apprise"):
+        yield Row("note", "notices", "apprise is not installed: pip install 'cryonaut[notices]'")
+        return
+    schemes = ", ".join(sorted({scheme(address) for address in found}))
+    yield Row("ok", "notices", f"{len(found)} addresses ({schemes}); `cryonaut notices test` tries them")
 
 
 def _version(name: str) -> str:

@@ -3,7 +3,10 @@
 import asyncio
 import http.client
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
@@ -313,6 +316,28 @@ async def test_without_keys_nobody_from_outside_is_let_in(tmp_path: Path) -> Non
         await Daemon(settings_in(tmp_path, web__address="127.0.0.1:0", web__hosts=["scope.example"])).run()
     with pytest.raises(ConfigError, match="write host:port"):
         await Daemon(settings_in(tmp_path, web__address="somewhere")).run()
+
+
+async def test_a_certificate_makes_it_https_and_a_wrong_one_is_told_before_the_start(tmp_path: Path) -> None:
+    if not (openssl := shutil.which("openssl")):
+        pytest.skip("no openssl here to make a certificate")
+    pair = {"web__certificate": str(tmp_path / "cert.pem"), "web__private_key": str(tmp_path / "key.pem")}
+    with pytest.raises(ConfigError, match=r"web\.certificate: .*cert\.pem"):
+        await Daemon(settings_in(tmp_path, web__address="127.0.0.1:0", **pair)).run()
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    made = [*words.split(), "-keyout", pair["web__private_key"], "-out", pair["web__certificate"]]
+    await asyncio.to_thread(subprocess.run, [openssl, *made], check=True, capture_output=True, timeout=60)
+
+    def read_it(address: str) -> dict[str, str]:
+        trust = ssl.create_default_context(cafile=pair["web__certificate"])
+        port = int(address.rpartition(":")[2])
+        with closing(http.client.HTTPSConnection("localhost", port, timeout=60, context=trust)) as connection:
+            connection.request("GET", "/me")
+            found: dict[str, str] = json.loads(connection.getresponse().read())
+            return found
+
+    async with running(settings_in(tmp_path, web__address="127.0.0.1:0", **pair)) as daemon:
+        assert (await asyncio.to_thread(read_it, await page_of(daemon)))["name"] == "local"
 
 
 async def test_a_port_that_is_taken_costs_the_page_and_not_the_night(tmp_path: Path) -> None:

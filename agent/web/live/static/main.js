@@ -398,8 +398,10 @@ function enable() {
     button.disabled = !may() || !can[button.dataset.do];
   }
   document.querySelector("[data-do=clear]").hidden = phase !== "fault";
+  document.querySelector("[data-do=resume]").hidden = phase === "fault"; // its place is taken: nothing else moves
   const undo = document.querySelector("[data-do=undo]");
-  undo.textContent = s?.undo ? `Undo: ${s.undo.length > 26 ? `${s.undo.slice(0, 25)}…` : s.undo}` : "Undo";
+  undo.textContent = s?.undo ? `Undo: ${s.undo}` : "Undo";
+  undo.title = s?.undo ? `Take back: ${s.undo} (u)` : "Nothing to take back";
   by("autonomy").disabled = !may();
   for (const button of document.querySelectorAll("[data-area]")) {
     if (button.dataset.area === "none") continue;

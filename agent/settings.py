@@ -250,7 +250,7 @@ class InferenceSettings(Section):
     """The models and the threads they may use."""
 
     squares: Name = "squares-mixture"
-    holes: Name = "holes-template"
+    holes: Name = "holes-net"
     quality: Name = "quality-ctf"
     detectors: tuple[Literal["gold"], ...] = ()  # run on every high-mag frame beside the quality
     gold_sizes_nm: tuple[Annotated[float, Field(ge=1, le=200)], ...] = ()  # empty: each frame says which sizes it holds

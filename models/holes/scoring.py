@@ -54,7 +54,8 @@ def judge(
         if site.quality is not None:
             features["promise"] = site.quality
         label = _label(site, features, usual_match, empty_above is not None and step[k] > empty_above)
-        answers.append((_score(site, features, label), label, features))
+        score = _score(site, features, label) if site.quality is None else _promised(site, features)
+        answers.append((score, label, features))
     return answers
 
 
@@ -92,6 +93,12 @@ def _label(site: Site, features: dict[str, float], usual_match: float, bright: b
     if features["mean"] > 1.0:
         return "thin"
     return "good"
+
+
+def _promised(site: Site, features: dict[str, float]) -> float:
+    """Score where a network says how good a micrograph would be; what is not seen counts for less."""
+    score = (site.quality or 0.0) * min(1.0, features["seen"])
+    return round(score * (0.5 if site.inferred else 1.0), 6)
 
 
 def _score(site: Site, features: dict[str, float], label: HoleLabel) -> float:

@@ -44,7 +44,7 @@ class HoleRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     picture_side: int = 512
     batch: int = 8
     side: int = 224
-    loop: LoopSettings = LoopSettings(steps=6000, learning_rate=3e-3, report_every=100, save_every=1000)
+    loop: LoopSettings = LoopSettings(steps=4500, learning_rate=3e-3, report_every=100, save_every=500, stop_after=2000)
 
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # planes, heat, weight, rows of (item, y, x, ln r, quality, state)

@@ -48,10 +48,10 @@ class SquareRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     seed: int = 0
-    sessions: int = 90
+    sessions: int = 60
     views: int = 2
-    loop: LoopSettings = LoopSettings(steps=1500, learning_rate=3e-3, weight_decay=1e-3)
-    baseline_loop: LoopSettings = LoopSettings(steps=300, learning_rate=2e-3)
+    loop: LoopSettings = LoopSettings(steps=400, learning_rate=4e-3, weight_decay=1e-3, averaging=0.98)
+    baseline_loop: LoopSettings = LoopSettings(steps=60, learning_rate=2e-3, averaging=0.95)
 
 
 def sessions(recipe: SquareRecipe, say: Say) -> Examples:

@@ -30,7 +30,7 @@ def replay(
     Several sessions are replayed at once, each to a daemon of its own. Such as:
 
     - `cryonaut replay sessions/tonight`
-    - `cryonaut replay sessions/tonight --weights holes=holes-unet --set holes.min_score=0.5`
+    - `cryonaut replay sessions/tonight --weights holes=holes-net --set holes.min_score=0.5`
     - `cryonaut replay sessions/tonight --from 412 --config config/screening.yaml`
     - `cryonaut replay sessions/tonight --fault dark:medium:2 --fault killed_daemon:5`
     - `cryonaut replay sessions/a sessions/b --exact --speed 50 --attach middle`
@@ -52,7 +52,8 @@ def replay(
     set_
         Change one setting: `section.key=value`; may be given again.
     weights
-        Another model: `squares=NAME`, `holes=NAME` or `quality=NAME`; may be given again.
+        Another model: `squares=NAME`, `holes=NAME` or `quality=NAME`; or other weights of a model, by their manifest:
+        `holes-net=mine/holes-net.yaml`; may be given again.
     from_
         Take the session over as it was up to this event (number, or `middle`), and replay from there.
     attach
@@ -100,13 +101,17 @@ def _changes(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     from agent.cli.settings import load_settings
     from agent.cli.settings import parse as parse_changes
+    from agent.inference import REGISTRY
 
     changes = parse_changes(set_)
     for text in weights:
-        level, equals, name = text.partition("=")
-        if not equals or level not in ("squares", "holes", "quality"):
-            raise ConfigError(f"--weights {text!r}: write squares=NAME, holes=NAME or quality=NAME")
-        changes[f"inference.{level}"] = name
+        what, equals, name = text.partition("=")
+        if equals and what in ("squares", "holes", "quality"):
+            changes[f"inference.{what}"] = name
+        elif equals and what in REGISTRY:
+            changes["inference.weights"] = {**changes.get("inference.weights", {}), what: str(Path(name).resolve())}
+        else:
+            raise ConfigError(f"--weights {text!r}: write squares=, holes= or quality=NAME, or MODEL=MANIFEST.yaml")
     base = load_settings(config, ()).deciding() if config is not None else None
     return changes, base
 

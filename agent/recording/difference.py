@@ -1,5 +1,6 @@
 """What is different between two sessions on the same specimen: which targets, and why."""
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -46,6 +47,7 @@ class Difference:
     decisions: tuple[int, int]
     provenance: tuple[dict[str, str], dict[str, str]]
     counts: tuple[dict[str, float], dict[str, float]]
+    settings: tuple[tuple[str, str, str], ...]  # key, then, now: of settings that both manifests know
     first: tuple[str, str]
     changes: tuple[Change, ...]
 
@@ -74,6 +76,7 @@ def compare(then: Record, now: Record) -> Difference:
         decisions=(len(lines[0]), len(lines[1])),
         provenance=(provenance(then), provenance(now)),
         counts=(counts(then.state), counts(now.state)),
+        settings=tuple(_settings(then, now)),
         first=first,
         changes=tuple(changes),
     )
@@ -82,6 +85,29 @@ def compare(then: Record, now: Record) -> Difference:
 def _rest(then: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[str, str]:
     at = min(len(then), len(now))
     return (then[at].text if len(then) > at else "", now[at].text if len(now) > at else "")
+
+
+def _settings(then: Record, now: Record) -> list[tuple[str, str, str]]:
+    """Settings that differ, by their dotted names."""
+    both = [_flat(_last_config(record)) for record in (then, now)]
+    if not all(both):
+        return []
+    names = dict.fromkeys((*both[0], *both[1]))
+    rows = [(name, *(json.dumps(values.get(name)) for values in both)) for name in names]
+    return [(name, a, b) for name, a, b in rows if a != b]
+
+
+def _last_config(record: Record) -> dict[str, Any]:
+    used = [item.event.config for item in record.happened if isinstance(item.event, ev.EpochBegan)]
+    configs = record.manifest.configs if record.manifest else {}
+    return configs.get(used[-1], {}) if used else {}
+
+
+def _flat(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, dict) and value else {f"{before}{name}": value}
+    return found
 
 
 def counts(state: State) -> dict[str, float]:

@@ -20,7 +20,6 @@ from simulators.replay.faults import ReplayFault
 from simulators.replay.host import Host, PacedAnalyst, own_host, program_host
 from simulators.replay.player import Played, Player, Timing
 
-MODEL_KEYS: dict[str, str] = {"squares": "squares", "holes": "holes", "quality": "quality"}
 MODEL_OF: dict[Level, str] = {"low": "squares", "medium": "holes", "high": "quality"}
 
 

@@ -138,6 +138,7 @@ def test_what_if_goes_its_own_way_as_far_as_the_recording_knows_and_says_why(tmp
     difference = compare(outcome.then, outcome.now)
     assert {change.kind for change in difference.changes} == {"visited only now"}
     assert len(difference.changes) == difference.counts[1]["holes exposed"] - difference.counts[0]["holes exposed"] == 4
+    assert difference.settings == (("holes.per_square", "2", "4"),)
     page, as_json = render(outcome.then, outcome.now, difference, tmp_path / "report", list(outcome.played.notes))
     text = page.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg") == 4

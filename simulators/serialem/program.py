@@ -199,6 +199,7 @@ class SerialEM:
         }
         self.level = scope.level
         self.low_dose = False
+        self.state_dialog_open = True
         self.area = ""
         self.axis_um = {"F": 6.0, "T": 6.0}
         self.axis_deg = {"F": 0.0, "T": 0.0}

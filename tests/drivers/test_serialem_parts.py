@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.messages import ErrorKind, Target
+from agent.messages import ErrorKind, Target, Targets
+from agent.settings import check
 from drivers.base import WorkError
 from drivers.serialem import geometry
 from drivers.serialem.atlas import on_pc
@@ -14,8 +15,19 @@ from drivers.serialem.cassette import Cassette
 from drivers.serialem.client import SerialEMClient
 from drivers.serialem.errors import ScriptError
 from drivers.serialem.instrument import Instrument
-from drivers.serialem.navigator import BLUE, GREEN, RED, YELLOW, colour_of, is_wanted, label_of, note_of
-from drivers.serialem.settings import SafetySettings, SerialEMSettings
+from drivers.serialem.navigator import (
+    BLUE,
+    GREEN,
+    RED,
+    YELLOW,
+    Navigator,
+    colour_of,
+    group_key,
+    is_wanted,
+    label_of,
+    note_of,
+)
+from drivers.serialem.settings import AdvisorSettings, SafetySettings, SerialEMSettings
 from drivers.serialem.watch import STRIKES, BeamTrend, Watch
 from simulators.serialem.server import SerialEMServer
 from tests.end_to_end.scene import GRID
@@ -227,6 +239,40 @@ def test_a_matrix_that_serialems_own_points_contradict_is_refused(
 )
 def test_paths_are_those_of_the_microscopes_pc(folder: str, path: str) -> None:
     assert on_pc(folder, "a.mrc") == path
+
+
+def test_the_dialog_of_imaging_states_is_opened_where_it_is_needed(
+    server: SerialEMServer, client: SerialEMClient
+) -> None:
+    settings = check(SerialEMSettings, {"presets": {"low": {"state": "Atlas"}, "high": {"state": "Nowhere"}}}, "test")
+    instrument = Instrument(client, settings)
+    server.program.state_dialog_open = False
+    instrument.go_to("low")
+    assert server.scope.level == "low"
+    assert server.count("OpenImagingStateDialog") == 1
+    with pytest.raises(WorkError, match=r"Nowhere of level high: no imaging state has that name"):
+        instrument.go_to("high")
+
+
+def test_points_of_a_square_belong_together_also_when_some_come_later(
+    server: SerialEMServer, client: SerialEMClient
+) -> None:
+    """All holes of a square are one group, planned groups are their own, squares are none."""
+
+    def target(area_id: str, x_um: float, group: int | None = None) -> Target:
+        return Target(area_id=area_id, x=1.0, y=1.0, x_um=x_um, y_um=0.0, score=0.9, group=group)
+
+    navigator = Navigator(client, AdvisorSettings())
+    names = ["G1-S001", "G1-S001-H001", "G1-S001-H002", "G1-S002-H001"]
+    first = [target(name, 10.0 * n) for n, name in enumerate(names)]
+    navigator.put(Targets(frame_id="F1", level="medium", targets=tuple(first)), buffer="", z_um=0.0)
+    later = [target("G1-S001-H003", 50.0), target("G1-S001-H004", 60.0, 1), target("G1-S002-H002", 70.0, 1)]
+    navigator.put(Targets(frame_id="F2", level="medium", targets=tuple(later)), buffer="", z_um=0.0)
+    keys = [group_key(each) for each in (*first, *later)]
+    assert keys == ["", "G1-S001", "G1-S001", "G1-S002", "G1-S001", "G1-S001:1", "G1-S002:1"]
+    ids = [item.group for item in server.program.navigator.items]
+    assert ids[0] == 0
+    assert [ids.index(number) for number in ids] == [0, 1, 1, 3, 1, 5, 6]
 
 
 def test_the_sites_own_file_stays_open_and_current(server: SerialEMServer, client: SerialEMClient) -> None:

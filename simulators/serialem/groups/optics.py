@@ -160,7 +160,9 @@ def _state(sem: SerialEM, text: str) -> tuple[int, str] | int:
 
 @command("GoToImagingState")
 def go_to_imaging_state(sem: SerialEM, call: Call) -> Values:
-    """0, or why not: 1 no match, 2 ambiguous, 3 out of range."""
+    """0, or why not: -1 the dialog of states is not open, 1 no match, 2 ambiguous, 3 out of range."""
+    if not sem.state_dialog_open:
+        return -1
     found = _state(sem, call.text(1))
     if isinstance(found, int):
         return found
@@ -173,6 +175,13 @@ def go_to_imaging_state(sem: SerialEM, call: Call) -> Values:
         _set_level(sem, level)
     sem.wait(2.0)
     return 0
+
+
+@command("OpenImagingStateDialog")
+def open_imaging_state_dialog(sem: SerialEM, call: Call) -> Values:
+    """Open the dialog of imaging states, without which there are none."""
+    sem.state_dialog_open = True
+    return None
 
 
 @command("ImagingStateProperties")

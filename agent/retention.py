@@ -8,7 +8,11 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from agent.journal import FILE_NAME
+from agent.messages import LEVELS
+from agent.recording.manifest import read_manifest, write_manifest
 
 DAY_S = 86_400.0
 
@@ -78,4 +82,7 @@ def prune(session: OldSession, *, keep_record: bool) -> int:
         return 0
     freed = size_of(target)
     shutil.rmtree(target)
+    manifest, _ = read_manifest(session.folder)
+    if keep_record and manifest is not None:  # so that what is gone on purpose is no damage (`session verify`)
+        write_manifest(session.folder, replace(manifest, left_out=dict.fromkeys(LEVELS, "pruned")))
     return freed

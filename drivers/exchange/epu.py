@@ -3,7 +3,8 @@
 EPU writes metres, and pixels of the camera image counted from its corner: the stage position of an image is at
 ``(width / 2, height / 2)``. The way from pixels to the stage is fitted to the holes whose place EPU gives in both;
 where there are fewer than four of them it is not known, and this is listed. (EPU's own ``ReferenceTransformation`` has
-another sign from session to session and is not used.)
+another sign from session to session and is not used.) Whether a file begins with the top or the bottom row is seen
+from the same holes; where they do not tell, MRC files are taken as they are stored and this is listed.
 """
 
 import math
@@ -23,6 +24,8 @@ UM = 1e6
 ENDINGS = (".mrc", ".tiff", ".tif", ".jpg", ".jpeg", ".png")
 MOST_RESIDUAL_PX = 3.0
 WIDEST_UM = 5_000.0
+LEAST_HOLES = 6  # to see from them where the rows of a file begin
+CLEARLY = 2.0
 Matrix = tuple[float, float, float, float]
 
 
@@ -194,7 +197,7 @@ def _image(found: Found, path: Path, pictures: dict[tuple[Path, str], Path]) -> 
         FoundFrame(
             name=path.stem,
             level=level,
-            read=Reader(picture),
+            read=Reader(picture, None if hole_key else square, int(columns) if columns else None, found),
             pixel_size_angstrom=pixel * 1e10,
             stage=stage,
             native_columns=int(columns) if columns else None,
@@ -263,16 +266,72 @@ def _matrix(square: FoundSquare | None) -> Matrix | None:
 
 
 class Reader:
-    """Reads an EPU image, top row first: EPU's MRC files begin with the top row already."""
+    """Reads an EPU image, top row first.
 
-    def __init__(self, path: Path) -> None:
+    Parameters
+    ----------
+    path
+        The file.
+    square, native_columns
+        The square whose holes it shows, and the columns of the camera image in which their places are known.
+    note
+        Takes what is odd, in words.
+    """
+
+    def __init__(self, path: Path, square: FoundSquare | None, native_columns: int | None, found: Found) -> None:
         self.path = path
+        self.square = square
+        self.native_columns = native_columns
+        self.found = found
 
     def __call__(self) -> Image:
         """Its pixels."""
         from drivers.images import read_image
 
-        return read_image(self.path)[0]
+        image = read_image(self.path)[0]
+        if self.path.suffix.lower() != ".mrc":
+            return image
+        known = None
+        if self.square is not None and self.native_columns:
+            known = bottom_row_first(image, self.square.holes, image.shape[1] / self.native_columns)
+        if known is None:
+            self.found.note("MRC files whose holes do not tell where their rows begin are taken as they are stored")
+        return np.ascontiguousarray(image[::-1]) if known else image
+
+
+def bottom_row_first(image: Image, holes: list[FoundHole], scale: float) -> bool | None:
+    """Whether the rows of ``image`` begin at the bottom, by where its holes stand out; None where that is not clear.
+
+    Parameters
+    ----------
+    image
+        As the file stores it.
+    holes
+        Holes with their place in pixels of the camera image.
+    scale
+        Pixels of ``image`` per pixel of the camera image.
+    """
+    places = [(h.features["epu_x_px"], h.features["epu_y_px"]) for h in holes if "epu_y_px" in h.features]
+    sizes = [h.features["epu_diameter_px"] for h in holes if "epu_diameter_px" in h.features]
+    if len(places) < LEAST_HOLES or not sizes:
+        return None
+    import cv2
+
+    radius = 0.5 * float(np.median(sizes)) * scale
+    plain = np.asarray(image, np.float32)
+    # a hole against its surroundings: mean in the hole minus mean in a disc twice as wide
+    near, far = (cv2.GaussianBlur(plain, (0, 0), max(factor * radius, 0.5)) for factor in (0.5, 1.5))
+    contrast = near - far
+    columns, rows = (np.rint(np.array(axis) * scale - 0.5).astype(int) for axis in zip(*places, strict=True))
+    inside = (columns >= 0) & (columns < image.shape[1]) & (rows >= 0) & (rows < image.shape[0])
+    if inside.sum() < LEAST_HOLES:
+        return None
+    columns, rows = columns[inside], rows[inside]
+    as_stored = abs(float(contrast[rows, columns].mean()))
+    turned = abs(float(contrast[image.shape[0] - 1 - rows, columns].mean()))
+    if max(as_stored, turned) < CLEARLY * min(as_stored, turned):
+        return None
+    return turned > as_stored
 
 
 def _utc(said: str | None) -> float:

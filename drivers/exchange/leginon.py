@@ -136,7 +136,7 @@ def _pixel_size(path: Path) -> float | None:
 
 def _target(found: Found, table: Path, number: int, row: Mapping[str, str], images: dict[Path, FoundFrame]) -> None:
     if row.get("x_um") or row.get("x"):
-        place = _place(table, row, images)
+        place = _place(found, table, row, images)
         if place is None or max(abs(place[0]), abs(place[1])) > 5_000:
             found.note(f"{table.name} line {number}: no usable place (x_um, y_um, or x, y with a known image)")
             return
@@ -164,7 +164,9 @@ def _target(found: Found, table: Path, number: int, row: Mapping[str, str], imag
         )  # fmt: skip
 
 
-def _place(table: Path, row: Mapping[str, str], images: dict[Path, FoundFrame]) -> tuple[float, float] | None:
+def _place(
+    found: Found, table: Path, row: Mapping[str, str], images: dict[Path, FoundFrame]
+) -> tuple[float, float] | None:
     x, y = as_float(row.get("x_um")), as_float(row.get("y_um"))
     if x is not None and y is not None:
         return x, y
@@ -176,5 +178,6 @@ def _place(table: Path, row: Mapping[str, str], images: dict[Path, FoundFrame]) 
         rows, columns = frame.read().shape
     except BadFileError:
         return None
+    found.note("pixels are turned into stage positions without rotation, x right and y down: no table gives a matrix")
     scale = frame.pixel_size_angstrom * 1e-4
     return frame.stage.x_um + scale * (x - (columns - 1) / 2), frame.stage.y_um + scale * (y - (rows - 1) / 2)

@@ -20,6 +20,7 @@ from agent.journal import FILE_NAME, Journal
 from agent.messages import Accepted
 from agent.recording.manifest import read_manifest
 from agent.recording.trim import trim
+from agent.retention import OldSession, prune
 from agent.session import events as ev
 from tests.helpers import RawDriver, image_of, running, settings_in
 
@@ -178,6 +179,14 @@ def test_a_trimmed_copy_is_smaller_whole_and_equal_row_by_row(copy: Path, tmp_pa
     assert verdict.frames == 0
     with pytest.raises(CryonautError, match="not empty"):
         trim(record, tmp_path / "small")
+
+
+def test_pixels_that_were_pruned_are_no_damage(copy: Path) -> None:
+    assert prune(OldSession(copy, 0.0, 0), keep_record=True) > 0
+    verdict = recording.verify(recording.read(copy))
+    assert verdict.whole
+    assert verdict.frames == 0
+    assert {trouble.severity for trouble in verdict.troubles} == {"note"}
 
 
 def test_a_restarted_daemon_keeps_the_settings_of_every_epoch(tmp_path: Path) -> None:

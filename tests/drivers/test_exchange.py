@@ -188,6 +188,26 @@ def test_an_epu_session_becomes_a_recording_with_holes_where_its_own_pixels_say(
     assert recording.verify(record).whole
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_rows_of_an_mrc_file_are_seen_from_its_holes(turned: bool, epu: Path, tmp_path: Path) -> None:
+    picture = next(epu.rglob("GridSquare_*.jpg"))
+    dm = epu / "Metadata" / "GridSquare_77.dm"
+    dm.write_text(
+        dm.read_text().replace("<Quality>", "<PixelWidthHeight><width>24</width></PixelWidthHeight><Quality>")
+    )
+    rows, columns = np.indices((150, 200))
+    image = np.random.default_rng(0).normal(100, 3, (150, 200)).astype(np.float32)
+    for x_px, y_px in ((100, 80), (200, 80), (300, 80), (100, 200), (200, 200), (300, 200)):
+        image[np.hypot(columns + 0.5 - x_px / 2, rows + 0.5 - y_px / 2) < 6] += 60
+    picture.unlink()
+    with mrcfile.new(picture.with_suffix(".mrc")) as file:
+        file.set_data(image[::-1].copy() if turned else image)
+    found = read_epu(epu)
+    record = recording.read(write(found, tmp_path / "out"))
+    assert np.allclose(record.pixels("GridSquare_20250108_151151"), image)
+    assert any("taken as they are stored" in text for text in found.odd)  # of the exposure, which shows no holes
+
+
 def test_an_epu_import_goes_out_as_navigator_points_and_comes_back(epu: Path, tmp_path: Path) -> None:
     record = recording.read(write(read_epu(epu), tmp_path / "out"))
     back = recording.read(write(read_serialem(to.to_nav(record, tmp_path / "t.nav")), tmp_path / "back"))

@@ -280,7 +280,7 @@ class TimeoutSettings(Section):
     acquire_atlas: Positive = 3600.0
     map_square: Positive = 300.0
     focus: Positive = 180.0
-    expose: Positive = 180.0
+    expose: Positive = 300.0  # also the move, realignment and drift wait before the first exposure of a group
     goto: Positive = 120.0
     park: Positive = 120.0
 

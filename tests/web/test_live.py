@@ -24,6 +24,7 @@ from agent.policy.outlook import outlook
 from agent.session import events as ev
 from agent.web.access import new_token
 from agent.web.app import OPEN_PATHS
+from agent.web.live import pictures
 from tests.helpers import RawDriver, image_of, running, settings_in, until
 from tests.helpers import ask as ask_socket
 from tests.web.talk import Answer, ask
@@ -206,6 +207,22 @@ async def test_pictures_show_the_frames_pixels_and_their_addresses_are_for_ever(
     for wrong in (f"/picture/low-1/{'0' * 16}/320.jpg", f"{base}/321.jpg", f"{base}/tile-0-9-9.jpg",
                   f"{base}/tile-99-0-0.jpg", "/picture/nothing/x/320.jpg"):  # fmt: skip
         assert (await ask(address, wrong)).status == 404
+
+
+async def test_a_picture_that_many_ask_for_is_made_once(
+    daemon: Daemon, raw: RawDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await raw.hello()
+    frame = await raw.send_frame(image_of(shape=(700, 1100)), frame_id="low-1", level="low")
+    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending)
+    loads = []
+    load = pictures.load
+    monkeypatch.setattr(pictures, "load", lambda *which: loads.append(1) or load(*which))
+    address = await page_of(daemon)
+    path = f"/picture/low-1/{frame.digest[:16]}/320.jpg"
+    answers = await asyncio.gather(*(ask(address, path) for _ in range(10)))
+    assert {answer.status for answer in answers} == {200}
+    assert len(loads) == 1
 
 
 async def test_the_atlas_is_one_picture_where_its_frames_lie(daemon: Daemon, raw: RawDriver) -> None:

@@ -1,6 +1,6 @@
 """Frames as pictures for a browser: thumbnails, tiles of large frames, power spectra, the atlas as one mosaic.
 
-Work is done in one thread of its own, so that pages never take the models' threads; what was made is kept.
+Work is done in two threads of its own, so that pages never take the models' threads; what was made is kept.
 """
 
 import asyncio
@@ -65,22 +65,34 @@ class Pictures:
         self.folder = folder
         self._made: Kept[bytes] = Kept(MOST_BYTES, len)
         self._grey: Kept[Grey] = Kept(MOST_PIXELS, lambda grey: int(grey.size))
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="page")
+        self._being_made: dict[str, asyncio.Future[bytes]] = {}
+        self._quick = ThreadPoolExecutor(1, thread_name_prefix="page")
+        # atlas and spectra apart, so that a micrograph waits for none of them
+        self._slow = ThreadPoolExecutor(1, thread_name_prefix="page-atlas")
 
     def close(self) -> None:
-        """Give the thread back."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        """Give the threads back."""
+        for threads in (self._quick, self._slow):
+            threads.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Something slow, in the page's own thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    async def _once(self, key: str, make: Callable[[], bytes]) -> bytes:
+    async def _once(self, key: str, make: Callable[[], bytes], threads: ThreadPoolExecutor | None = None) -> bytes:
+        """What ``make`` gives; made once, however many ask for it meanwhile."""
         made = self._made.get(key)
-        if made is None:
-            made = await self.run(make)
-            self._made.put(key, made)
+        if made is not None:
+            return made
+        making = self._being_made.get(key)
+        if making is None:
+            making = asyncio.get_running_loop().run_in_executor(threads or self._quick, make)
+            self._being_made[key] = making
+            making.add_done_callback(partial(self._was_made, key))
+        made = await asyncio.shield(making)  # whoever asked first may be gone; the others still want it
+        self._made.put(key, made)
         return made
+
+    def _was_made(self, key: str, making: "asyncio.Future[bytes]") -> None:
+        self._being_made.pop(key, None)
+        if not making.cancelled():
+            making.exception()  # heard by whoever still waits; nobody may
 
     async def thumbnail(self, received: ev.FrameReceived, side_px: int) -> bytes:
         """The frame with its longer side at most ``side_px``, contrast stretched, as JPEG.
@@ -135,7 +147,7 @@ class Pictures:
             If the frame cannot be read, or is too small.
         """
         key = f"{received.frame.digest} spectrum {sorted(features.items())}"
-        return await self._once(key, partial(self._spectrum, received, dict(features)))
+        return await self._once(key, partial(self._spectrum, received, dict(features)), self._slow)
 
     def _spectrum(self, received: ev.FrameReceived, features: Mapping[str, float]) -> bytes:
         image = load(self.folder, received)
@@ -152,7 +164,7 @@ class Pictures:
         BadFileError
             If no frame of it can be read.
         """
-        return await self._once(atlas_key(frames), partial(self._atlas, tuple(frames), on))
+        return await self._once(atlas_key(frames), partial(self._atlas, tuple(frames), on), self._slow)
 
     def _atlas(self, frames: Sequence[ev.FrameReceived], on: Sheet) -> bytes:
         grey, notes = assemble(self.folder, frames, on)

@@ -211,10 +211,11 @@ function showSquare(id) {
   showHole(shots.length ? shots[shots.length - 1].id : "");
 }
 
-async function showHole(id) {
+/** Show a hole; where nobody clicked (`patient`), the one before stays until the new picture is here. */
+async function showHole(id, { patient = false } = {}) {
   look.hole = id;
   const hole = model.holes.get(id) || null;
-  if (views.shot.shown !== id) panels.showShot(hole, null, null);
+  if (views.shot.shown !== id && !patient) panels.showShot(hole, null, null);
   views.square.redraw();
   if (!id) {
     detail = null;
@@ -223,11 +224,19 @@ async function showHole(id) {
   try {
     const found = await link.get(`/api/area/${encodeURIComponent(id)}`);
     if (look.hole !== id) return; // another one was clicked meanwhile
+    if (patient && found.frame) await loaded(shotScene(found.frame, []).images[0].small);
+    if (look.hole !== id) return;
     detail = found;
     showFrame(model.holes.get(id) || hole, detail);
   } catch (error) {
     tell(error.message, true);
   }
+}
+
+function loaded(url) {
+  const image = new Image();
+  image.src = url;
+  return image.decode().catch(() => {}); // a picture that cannot be shown: its note is
 }
 
 function showFrame(hole, found) {
@@ -250,7 +259,7 @@ function follow() {
   const square = model.squares.has(squareOf(now)) ? squareOf(now) : look.square;
   if (square !== look.square) look.square = square;
   const last = model.points.length ? model.points[model.points.length - 1].id : "";
-  if (last !== look.hole && model.holes.has(last)) showHole(last);
+  if (last !== look.hole && model.holes.has(last)) showHole(last, { patient: true });
 }
 
 function unfollow() {

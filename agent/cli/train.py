@@ -178,6 +178,39 @@ def _proofread(folder: Path) -> list[Any]:
     return read
 
 
+@app.command
+def worth(
+    *,
+    weights: Path,
+    config: Path | None = None,
+    seed: int | None = None,
+) -> None:
+    """Learn what holes are worth on top of a trained hole network, and print the published comparison.
+
+    Such as:
+
+    - `cryonaut train worth --weights trained/holes-net.yaml`
+
+    Parameters
+    ----------
+    weights
+        Manifest of the hole network; the line is written into it, and the figures into its card.
+    config
+        YAML file with the recipe; its keys are those in `models/training/hole_scores.py`.
+    seed
+        In the place of the recipe's.
+    """
+    with training():
+        import msgspec
+
+        from models.training import hole_scores
+        from models.training.loop import load_recipe
+
+        recipe = load_recipe(config, hole_scores.WorthRecipe)
+        recipe = msgspec.structs.replace(recipe, seed=recipe.seed if seed is None else seed)
+        print(f"worth: {hole_scores.learn(recipe, weights, command=command_line())}")
+
+
 def _fine_tuned(marks: Path, start: Path | None, mine: Any, config: Path | None, out: Path) -> Path:
     """Weights that went on learning from marks or a session."""
     import numpy as np

@@ -1,7 +1,9 @@
 """The learned hole finder: a network proposes on every scale, the lattice decides, as in the classical finder."""
 
+import hashlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ from models.holes.prepare import Working, prepare
 from models.holes.proposals import Maps, Proposals, maps_of, of_size, proposals_of, sizes
 from models.holes.scale import Hypothesis
 from models.holes.sites import centred, refined_radius
+from models.holes.worth import Worth
 
 _LIKELY = 0.5  # chance that a hole without a lattice must reach
 _ANYTHING = 0.3  # chance that one proposal must reach for the frame to hold a hole at all
@@ -40,6 +43,7 @@ class NetHoleFinder:
 
     def __init__(self, weights: str | Path = "holes-net") -> None:
         self._network = runtime.load(weights)
+        self._worth = Worth.of(self._network.manifest.settings)
 
     @property
     def name(self) -> str:
@@ -48,8 +52,9 @@ class NetHoleFinder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights and code."""
-        return f"{self._network.fingerprint}-{source_fingerprint('models.holes')}"
+        """Hash of weights, of the line that scores, and of the code."""
+        line = hashlib.sha256(repr(self._network.manifest.settings.get("worth")).encode()).hexdigest()[:8]
+        return f"{self._network.fingerprint}-{line}-{source_fingerprint('models.holes')}"
 
     @property
     def provider(self) -> str:
@@ -78,6 +83,13 @@ class NetHoleFinder:
         ModelError
             When the network gives no answer.
         """
+        finding = self._found(image)
+        if self._worth is None or not finding.holes:
+            return finding
+        return msgspec.structs.replace(finding, holes=self._worth.judged(finding.holes))
+
+    def _found(self, image: Image) -> HoleFinding:
+        """Holes before a line through what was measured says what they are worth."""
         work = prepare(as_plain(image))
         if work is None:
             return HoleFinding(holes=(), note="image is constant: no holes")

@@ -111,7 +111,8 @@ def test_the_size_that_explains_most_comes_first_and_one_place_is_one_hole() -> 
 
 
 def test_the_fingerprint_names_weights_and_code(finder: NetHoleFinder) -> None:
-    weights, code = finder.fingerprint.split("-")
+    weights, line, code = finder.fingerprint.split("-")
+    assert len(line) == 8
     assert weights == runtime.load("holes-net").fingerprint
     assert len(code) == 16
     assert finder.provider == "CPU"

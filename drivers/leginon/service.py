@@ -143,9 +143,8 @@ class Service:
         """``select_next_square``: every square not visited yet, in the order learned so far."""
         await self._all_told()
         names = await asyncio.to_thread(self.register.grid_names, self.courier.session, grid_id)
-        historical = await asyncio.to_thread(self.register.historical_names, self.courier.session)
         async with self._in_time(lambda: "the order of squares was not there in time"):
-            view = await self._view(grid_ids=tuple(names), learn_from=tuple(historical), order=True)
+            view = await self._view(grid_ids=tuple(names), order=True)
         squares = await asyncio.to_thread(self.register.squares, self.register.current_runs(), grid_id)
         by_area = {square.area_id: square for square in squares}
         left = [area_id for area_id in view.order if area_id in by_area and not by_area[area_id].visited]
@@ -229,7 +228,7 @@ class Service:
         parent = self.register.parent(self.courier.session, told.grid_id, told.square_id, pitch)
         if parent.side_um:
             self._go_on_with(parent.run, f"an image of its square {told.square_id} came")
-        frame_id = f"L{parent.run}-M{told.mm_img_id}-{mark}"
+        frame_id = f"L{parent.run}-M{told.mm_img_id}.{told.square_id}-{mark}"
         known = self.register.image_of_frame(frame_id)
         where, pitch = -1 if known is None else known.place, self.register.pitch_of(parent.grid)
         if known is None and not parent.side_um:  # a square that nobody knows: a place of its own on the grid
@@ -275,7 +274,7 @@ class Service:
             if await self.courier.bind():
                 for start in range(0, len(parents), 50):  # a header must not grow without bounds
                     async with asyncio.timeout(self.settings.http.answer_s):
-                        view = await self.courier.look(square_ids=tuple(parents[start : start + 50]))
+                        view = await self._view(square_ids=tuple(parents[start : start + 50]))
                     seen += view.holes
         return View(request_id="holes", seq=0, phase="", holes=tuple(seen))
 
@@ -328,7 +327,8 @@ class Service:
 
     async def _view(self, **what: Any) -> View:
         await self._until_there()
-        return await self.courier.look(**what)
+        historical = await asyncio.to_thread(self.register.historical_names, self.courier.session)
+        return await self.courier.look(learn_from=tuple(historical), **what)
 
     @asynccontextmanager
     async def _in_time(self, why: Any) -> AsyncIterator[None]:

@@ -204,13 +204,17 @@ async def test_a_saved_state_can_be_learned_from_gone_on_with_and_cleared(stage:
     await do(stage.calls.initialize_new_session)
     await pushed(stage, 8, 50)
     alone = await do(stage.calls.select_next_square)
+    first = alone[0]["square_id"]
+    told = await holes_of(stage, first, 900, 8)
     await do(stage.calls.send, "POST", "/load_historical_state", {"path": file})
+    again = await holes_of(stage, first, 900, 8)
+    assert [row["hole_id"] for row in again] == [row["hole_id"] for row in told]
+    assert again[0]["ctf_pred"] < told[0]["ctf_pred"]  # ten exposures of 3 Å say that more is to be had
     register = stage.driver.register
     assert register.historical_names(stage.daemon.core.state.session_id) == ["G7"]
-    seeded = await do(stage.calls.select_next_square)
-    assert {row["square_id"] for row in alone} == {row["square_id"] for row in seeded}
     await do(stage.calls.send, "GET", "/clear_historical_state")
-    assert await do(stage.calls.select_next_square) == alone
+    forgotten = await holes_of(stage, first, 900, 8)
+    assert [row["ctf_pred"] for row in forgotten] == [row["ctf_pred"] for row in told]
     await do(stage.calls.send, "POST", "/overwrite_current_state", {"path": file})
     state = await do(stage.calls.current_lm_state)
     assert [row["square_id"] for row in state] == [row["square_id"] for row in squares]

@@ -45,7 +45,7 @@ def _learned_from(state: State, look: Look) -> dict[str, Grid]:
     For holes alone the squares without any are left out: nothing is learned from them.
     """
     wanted = {*look.grid_ids, *look.learn_from, *map(grid_of, look.square_ids)}
-    grids = {grid_id: grid for grid_id, grid in state.grids.items() if grid_id in wanted}
+    grids = {grid_id: grid for grid_id, grid in {**state.past, **state.grids}.items() if grid_id in wanted}
     if look.order:
         return grids
     return {i: replace(g, squares={k: s for k, s in g.squares.items() if s.holes}) for i, g in grids.items()}
@@ -67,6 +67,9 @@ def _square(square: Square, least: float, expected: Outlook) -> SquareSeen:
     promise = expected.squares.get(square.area_id)
     return SquareSeen(
         area_id=square.area_id,
+        x_um=square.x_um,
+        y_um=square.y_um,
+        size_um=square.size_um,
         score=square.score,
         state=square.state,
         word=square.word,
@@ -84,6 +87,9 @@ def _hole(hole: Hole, state: State, expected: Outlook) -> HoleSeen:
     least = state.thresholds.get("hole_score", 0.0)
     return HoleSeen(
         area_id=hole.area_id,
+        x_um=hole.x_um,
+        y_um=hole.y_um,
+        radius_um=hole.radius_um,
         score=hole.score,
         state=hole.state,
         word=hole.word,

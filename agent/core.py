@@ -167,6 +167,8 @@ def key_of(event: ev.AnyEvent) -> str | None:
             return f"frame:{frame.frame_id}"
         case ev.Requested(request_id=request_id):
             return f"control:{request_id}"
+        case ev.PastRecalled(past_id=past_id):
+            return f"past:{past_id}"
         case ev.AreaMeasured(measured_id=measured_id):
             return f"measured:{measured_id}"
         case ev.CommandIssued(command=command):

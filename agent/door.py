@@ -33,6 +33,7 @@ from agent.messages import (
     Hello,
     Look,
     Measured,
+    Past,
     Refused,
     Release,
     Safe,
@@ -132,6 +133,8 @@ class Door:
                     await self._report(state)
             case Measured():
                 await self._measured(peer, message)
+            case Past():
+                await self._past(peer, message)
             case Look():
                 self.adviser.take(peer, link.name, message)
             case Taken(why=why):
@@ -207,6 +210,20 @@ class Door:
             seq = await self.core.find(f"measured:{about}")  # sent again: it counts once
             if seq is None:
                 seq = (await self.core.submit(inp.MeasurementCame(measured=measured))).seq
+            self.links.send(peer, Accepted(about=about, seq=seq))
+
+    async def _past(self, peer: bytes, past: Past) -> None:
+        about, state = past.past_id, self.core.state
+        if past.session_id != state.session_id:
+            reason = f"{about} is of session {past.session_id}, not of {state.session_id}"
+            self.links.send(peer, Refused(reason=reason, about=about))
+        elif past.grid_id in state.grids:
+            reason = f"grid {past.grid_id} is this session's own: what is recalled needs another name"
+            self.links.send(peer, Refused(reason=reason, about=about))
+        else:
+            seq = await self.core.find(f"past:{about}")
+            if seq is None:
+                seq = (await self.core.submit(inp.PastCame(past=past))).seq
             self.links.send(peer, Accepted(about=about, seq=seq))
 
     async def _report(self, state: ScopeState) -> None:

@@ -236,6 +236,42 @@ class Measured(Message, frozen=True, kw_only=True, tag="measured"):
     ice_thickness_nm: Annotated[float, Meta(ge=-1_000.0, le=10_000.0)] | None = None
 
 
+class PastHole(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A hole of an earlier session, and what was measured there."""
+
+    x_um: Micron
+    y_um: Micron
+    radius_um: Micron
+    score: Score
+    ctf_resolution_angstrom: Annotated[float, Meta(gt=0.0, le=1_000.0)] | None = None
+    ice_thickness_nm: Annotated[float, Meta(ge=-1_000.0, le=10_000.0)] | None = None
+    features: Annotated[dict[str, Reading], Meta(max_length=64)] = {}
+
+
+class PastSquare(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A square of an earlier session."""
+
+    x_um: Micron
+    y_um: Micron
+    size_um: Micron
+    score: Score
+    holes: Annotated[tuple[PastHole, ...], Meta(max_length=5_000)] = ()
+    features: Annotated[dict[str, Reading], Meta(max_length=64)] = {}
+
+
+class Past(Message, frozen=True, kw_only=True, tag="past"):
+    """A square of an earlier session, to be learned from: it joins a grid that nobody visits.
+
+    `Look` names that grid in ``learn_from``.
+    """
+
+    past_id: Id  # sent twice with the same id it counts once
+    session_id: Id
+    grid_id: Id
+    why: Text = ""
+    square: PastSquare
+
+
 class Look(Message, frozen=True, kw_only=True, tag="look"):
     """Show me the session as it is now: the squares of these grids, and the holes of these squares.
 
@@ -373,6 +409,9 @@ class SquareSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One square as the session has it now."""
 
     area_id: str
+    x_um: float = 0.0
+    y_um: float = 0.0
+    size_um: float = 0.0
     score: float
     state: str
     word: str = ""  # what an operator said: accepted, rejected
@@ -388,6 +427,9 @@ class HoleSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One hole as the session has it now, with what is expected of it."""
 
     area_id: str
+    x_um: float = 0.0
+    y_um: float = 0.0
+    radius_um: float = 0.0
     score: float
     state: str
     word: str = ""
@@ -449,6 +491,6 @@ class Event(Message, frozen=True, kw_only=True, tag="event"):
     by: str = "agent"
 
 
-FromDriver = Hello | Frame | CommandResult | Heartbeat | Goodbye | Taken | Measured | Look
+FromDriver = Hello | Frame | CommandResult | Heartbeat | Goodbye | Taken | Measured | Past | Look
 ToDriver = Welcome | Refused | Accepted | Command | Cancel | Safe | Release | Targets | View | Heartbeat
 Published = Event | Detections | Targets | Heartbeat

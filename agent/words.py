@@ -76,6 +76,8 @@ def text_of(event: ev.AnyEvent) -> str:
         case ev.AreaMeasured():
             values = ", ".join(f"{name} {value:g}" for name, value in event.values().items())
             return f"{event.area_id} {event.label or 'visited'}: {values or 'nothing measured'}"
+        case ev.PastRecalled(square=square):
+            return f"{square.area_id} recalled, {len(square.holes)} holes: {event.decision.why}"
         case ev.OrderGiven(order=order):
             first = ", ".join(order[:3])
             return (

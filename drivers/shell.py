@@ -37,6 +37,7 @@ from agent.messages import (
     Look,
     Measured,
     Message,
+    Past,
     Refused,
     Release,
     Safe,
@@ -197,17 +198,18 @@ class Shell:
             return answer
         raise LinkError(f"the daemon refused {look.request_id}: {getattr(answer, 'reason', 'no answer')}")
 
-    async def tell_measured(self, measured: Measured) -> None:
-        """Tell what was measured at an area, until the daemon has it on disk.
+    async def tell(self, what: Measured | Past) -> None:
+        """Tell what was measured at an area, or recall a square, until the daemon has it on disk.
 
         Raises
         ------
         LinkError
             If the daemon refuses it, or the driver ends.
         """
-        answer = await self._questions.ask(measured.measured_id, measured)
+        about = what.past_id if isinstance(what, Past) else what.measured_id
+        answer = await self._questions.ask(about, what)
         if isinstance(answer, Refused):
-            raise LinkError(f"the daemon refused {measured.measured_id}: {answer.reason}")
+            raise LinkError(f"the daemon refused {about}: {answer.reason}")
 
     # ------------------------------------------------------------------------------------------ the link
 

@@ -28,6 +28,7 @@ _REACTIONS: dict[type, Callable[[Turn, Any], None]] = {
     inp.Analysed: react.analysed,
     inp.AnalysisFailed: react.analysis_failed,
     inp.MeasurementCame: react.measurement_came,
+    inp.PastCame: react.past_came,
     inp.OrderAsked: react.order_asked,
     inp.ResultCame: lambda turn, what: react.result_came(turn, what.result),
     inp.Reported: react.reported,

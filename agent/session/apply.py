@@ -70,6 +70,10 @@ def apply(state: State, event: ev.AnyEvent) -> State:
             return _with_area(state, area_id, more_exposures=more, favoured=rules, priority=priority)
         case ev.AreaMeasured():
             return _measured(state, event)
+        case ev.PastRecalled(grid_id=grid_id, square=square, decision=why):
+            known = state.past.get(grid_id) or Grid(grid_id=grid_id, state="done", why=why.why)
+            known = replace(known, squares={**known.squares, square.area_id: square})
+            return replace(state, past={**state.past, grid_id: known})
         case ev.HolesFound():
             return _holes(_analysed(state, event.frame_id), event)
         case ev.GroupsPlanned():

@@ -204,6 +204,15 @@ class AreaMeasured(Event, frozen=True, kw_only=True, tag="area_measured"):
         return {name: value for name, value in both.items() if value is not None}
 
 
+class PastRecalled(Event, frozen=True, kw_only=True, tag="past_recalled"):
+    """A square of an earlier session, to be learned from; its grid is visited by nobody."""
+
+    past_id: str
+    grid_id: str
+    square: Square
+    decision: Decision
+
+
 class OrderGiven(Event, frozen=True, kw_only=True, tag="order_given"):
     """A driver asked in which order the squares left are to be visited, and was told this."""
 
@@ -327,10 +336,9 @@ class Noticed(Event, frozen=True, kw_only=True, tag="noticed"):
 AnyEvent = (
     SessionOpened | EpochBegan | DriverJoined | DriverLeft | Suspended | Unsuspended | PhaseChanged | FrameReceived
     | FrameSetAside | GridAdded | GridChanged | SquaresFound | HolesFound | GroupsPlanned | MicrographJudged
-    | ObjectsDetected | SquareFavoured
-    | AreaMeasured | OrderGiven | AreaChanged | AreaPlaced | Remembered | UndoneOnce | Requested | SettingChanged
-    | CommandIssued | CommandCancelled | CommandEnded | ErrorCounted | ErrorsForgiven | SafeOrdered | Released
-    | DegradedChanged | IdleTold | Noticed
+    | ObjectsDetected | SquareFavoured | AreaMeasured | PastRecalled | OrderGiven | AreaChanged | AreaPlaced
+    | Remembered | UndoneOnce | Requested | SettingChanged | CommandIssued | CommandCancelled | CommandEnded
+    | ErrorCounted | ErrorsForgiven | SafeOrdered | Released | DegradedChanged | IdleTold | Noticed
 )  # fmt: skip
 
 _decoder: "msgspec.json.Decoder[Any]" = msgspec.json.Decoder(AnyEvent)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from agent.control_messages import AnyVerb
-from agent.messages import CommandResult, ErrorKind, Frame, Hello, Measured, ScopeState
+from agent.messages import CommandResult, ErrorKind, Frame, Hello, Measured, Past, ScopeState
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +81,12 @@ class MeasurementCame(Input, frozen=True, kw_only=True):
     measured: Measured
 
 
+class PastCame(Input, frozen=True, kw_only=True):
+    """A driver recalls a square of an earlier session."""
+
+    past: Past
+
+
 class OrderAsked(Input, frozen=True, kw_only=True):
     """A driver was about to be told in which order to visit squares."""
 
@@ -127,6 +133,6 @@ class Tick(Input, frozen=True, kw_only=True):
 
 
 AnyInput = (
-    Started | SaidHello | Left | TakenOver | FrameCame | Analysed | AnalysisFailed | MeasurementCame | OrderAsked
-    | ResultCame | Reported | Held | Controlled | Overdue | Tick
+    Started | SaidHello | Left | TakenOver | FrameCame | Analysed | AnalysisFailed | MeasurementCame | PastCame
+    | OrderAsked | ResultCame | Reported | Held | Controlled | Overdue | Tick
 )  # fmt: skip

@@ -17,7 +17,7 @@ from agent.messages import (
 from agent.session import events as ev
 from agent.session import inputs as inp
 from agent.session.places import merge_holes, merge_squares, place_frame
-from agent.session.state import OPEN_STATES, Decision
+from agent.session.state import OPEN_STATES, Decision, Hole, Square, hole_id, square_id
 from agent.session.turn import Turn
 from models.detections import HoleFinding, QualityFinding, SquareFinding
 
@@ -278,6 +278,53 @@ def quality_of(ctf_resolution_angstrom: float, good_angstrom: float) -> tuple[fl
     """Quality (0 to 1) and label of a micrograph from its CTF resolution: 0.5 just where it is still good."""
     quality = 1.0 / (1.0 + (ctf_resolution_angstrom / good_angstrom) ** 2)
     return round(quality, 4), "good" if ctf_resolution_angstrom <= good_angstrom else "poor"
+
+
+def past_came(turn: Turn, what: inp.PastCame) -> None:
+    """A square of an earlier session joins a grid that is learned from and never visited."""
+    past, told = what.past, what.past.square
+    grid = turn.state.past.get(past.grid_id)
+    area_id = square_id(past.grid_id, len(grid.squares) + 1 if grid is not None else 1)
+    holes = {}
+    for number, hole in enumerate(told.holes, 1):
+        measured = {
+            "ctf_resolution_angstrom": hole.ctf_resolution_angstrom,
+            "ice_thickness_nm": hole.ice_thickness_nm,
+        }
+        values = {name: value for name, value in measured.items() if value is not None}
+        quality, label = None, ""
+        if hole.ctf_resolution_angstrom is not None:
+            quality, label = quality_of(hole.ctf_resolution_angstrom, turn.settings.policy.good_ctf_angstrom)
+        name = hole_id(area_id, number)
+        holes[name] = Hole(
+            area_id=name,
+            x_um=hole.x_um,
+            y_um=hole.y_um,
+            radius_um=hole.radius_um,
+            score=hole.score,
+            state="done" if values else "skipped",
+            why="of an earlier session",
+            quality=quality,
+            quality_label=label,
+            features={**hole.features, **values},
+            looks=hole.features if values else {},
+            measurements=1 if values else 0,
+        )
+    square = Square(
+        area_id=area_id,
+        x_um=told.x_um,
+        y_um=told.y_um,
+        size_um=told.size_um,
+        score=told.score,
+        state="done",
+        why="of an earlier session",
+        visited=True,
+        features=told.features,
+        holes=holes,
+        holes_ever=len(holes),
+    )
+    why = Decision(why=past.why or "recalled to be learned from")
+    turn.emit(ev.PastRecalled(past_id=past.past_id, grid_id=past.grid_id, square=square, decision=why))
 
 
 def order_asked(turn: Turn, what: inp.OrderAsked) -> None:

@@ -201,6 +201,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = ""
     can_pilot: bool = False
     grids: dict[str, Grid] = {}
+    past: dict[str, Grid] = {}  # of earlier sessions, to be learned from where a driver asks for it; visited by nobody
     grid_id: str = ""
     outstanding: dict[str, Outstanding] = {}
     pending: dict[str, PendingFrame] = {}

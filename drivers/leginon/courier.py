@@ -206,7 +206,7 @@ class Courier:
                         ice_thickness_nm=visit.ice,
                     )
                     try:
-                        await self.shell.tell_measured(told)
+                        await self.shell.tell(told)
                     except LinkError as error:
                         if self.shell.welcome is None or not self.shell.connected:
                             break

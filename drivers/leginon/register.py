@@ -46,6 +46,8 @@ CREATE TABLE IF NOT EXISTS holes (
 CREATE TABLE IF NOT EXISTS visits (
     visit INTEGER PRIMARY KEY AUTOINCREMENT, area_id TEXT NOT NULL, ctf REAL, ice REAL, told INTEGER NOT NULL,
     utc REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS pasts (
+    name TEXT NOT NULL, session TEXT NOT NULL, historical INTEGER NOT NULL, PRIMARY KEY (name, session)) STRICT;
 CREATE INDEX IF NOT EXISTS squares_of_tile ON squares (tile);
 CREATE INDEX IF NOT EXISTS holes_of_image ON holes (image);
 CREATE INDEX IF NOT EXISTS visits_untold ON visits (told);
@@ -296,11 +298,16 @@ class Register:
                 self._db.execute("UPDATE runs SET current = 0")
             self._db.execute("UPDATE runs SET current = 1 WHERE run = ?", (run,))
 
-    def set_historical(self, runs: Iterable[int], *, add: bool = False) -> None:
-        """Let these runs count for what is learned (``add``: beside those that do already)."""
+    def set_historical(
+        self, runs: Iterable[int], pasts: Iterable[str] = (), *, session: str = "", add: bool = False
+    ) -> None:
+        """Let these runs, and recalled grids of other registers, count for what is learned (``add``: beside others)."""
         with self._change():
             if not add:
                 self._db.execute("UPDATE runs SET historical = 0")
+                self._db.execute("UPDATE pasts SET historical = 0")
+            for name in pasts:
+                self._db.execute("INSERT OR REPLACE INTO pasts VALUES (?, ?, 1)", (name, session))
             for run in runs:
                 self._db.execute("UPDATE runs SET historical = 1 WHERE run = ?", (run,))
 
@@ -320,10 +327,17 @@ class Register:
         names = self._rows(query + " AND (? = -1 OR grid_id = ?) ORDER BY name", (session, grid_id, grid_id))
         return [row[0] for row in names]
 
+    def knows(self, session: str, runs: Iterable[int]) -> bool:
+        """Whether these runs belong to this session of the daemon."""
+        chosen = tuple(int(run) for run in runs)
+        here = self._rows("SELECT DISTINCT run FROM grids WHERE session = ?", (session,))
+        return bool({row[0] for row in here} & set(chosen))
+
     def historical_names(self, session: str) -> list[str]:
         """Names of further grids that count for what is learned."""
-        query = "SELECT name FROM grids JOIN runs USING (run) WHERE historical AND session = ? ORDER BY name"
-        return [row[0] for row in self._rows(query, (session,))]
+        query = """SELECT name FROM grids JOIN runs USING (run) WHERE historical AND session = ?
+                   UNION SELECT name FROM pasts WHERE historical AND session = ? ORDER BY name"""
+        return [row[0] for row in self._rows(query, (session, session))]
 
     def _grid(self, session: str, run: int, grid_id: int, pitch_um: float) -> str:
         name = self._one(

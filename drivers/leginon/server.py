@@ -168,7 +168,7 @@ class _Calls:
         seeded = await self.history.learn_from(paths) if paths else []
         if path := values.get("new_state_path"):
             await self.history.make_current(str(path), alone=False)
-        return {"run": run, "historical_runs": seeded}
+        return {"run": run, "learned_from": seeded}
 
     async def current_lm_state(self, _: bytes) -> str:
         return await self.service.squares()
@@ -221,13 +221,13 @@ class _Calls:
         return {"saved": await self.history.save(_path(raw))}
 
     async def load_historical_state(self, raw: bytes) -> dict[str, Any]:
-        return {"historical_runs": await self.history.learn_from([_path(raw)])}
+        return {"learned_from": await self.history.learn_from([_path(raw)])}
 
     async def append_multi_historical_states(self, raw: bytes) -> dict[str, Any]:
         paths = body.fields(raw).get("paths") or []
         if not isinstance(paths, list):
             raise BadMessageError("paths: a list of files is expected")
-        return {"historical_runs": await self.history.learn_from(paths, add=True)}
+        return {"learned_from": await self.history.learn_from(paths, add=True)}
 
     async def overwrite_current_state(self, raw: bytes) -> dict[str, Any]:
         return {"current_runs": await self.history.make_current(_path(raw), alone=True)}
@@ -240,7 +240,7 @@ class _Calls:
 
     async def clear_historical_state(self, _: bytes) -> dict[str, Any]:
         self.service.register.set_historical([])
-        return {"historical_runs": []}
+        return {"learned_from": []}
 
 
 def _path(raw: bytes) -> str:

@@ -84,6 +84,18 @@ FROM_DRIVER: tuple[m.Message, ...] = (
         ctf_resolution_angstrom=4.5,
         ice_thickness_nm=-3.0,
     ),
+    m.Past(
+        past_id="past-1",
+        session_id="session-1",
+        grid_id="P1",
+        square=m.PastSquare(
+            x_um=1.0,
+            y_um=2.0,
+            size_um=50.0,
+            score=0.5,
+            holes=(m.PastHole(x_um=1.0, y_um=2.0, radius_um=0.6, score=0.9, ctf_resolution_angstrom=4.0),),
+        ),
+    ),
     m.Look(request_id="look-1", grid_ids=("G1",), square_ids=("G1-S001",), learn_from=("G0",), order=True),
 )
 TO_DRIVER: tuple[m.Message, ...] = (
@@ -223,6 +235,7 @@ EVENTS: tuple[ev.AnyEvent, ...] = (
         elapsed_s=0.1,
     ),
     ev.SquareFavoured(area_id="G1-S001", rule="gold 6 nm", priority=2, more_exposures=3, decision=DECISION),
+    ev.PastRecalled(past_id="past-1", grid_id="P1", square=SQUARE, decision=DECISION),
     ev.OrderGiven(driver="leginon", order=("G1-S001", "G1-S002"), decision=DECISION),
     ev.SquaresFound(grid_id="G1", frame_id="frame-1", model="m", fingerprint="f", squares=(SQUARE,), note="few"),
     ev.HolesFound(square_id="G1-S001", frame_id="frame-1", model="m", fingerprint="f", holes=(HOLE,), lattice="square"),

@@ -222,6 +222,34 @@ async def test_a_saved_state_can_be_learned_from_gone_on_with_and_cleared(stage:
     assert (status, "No such file" in answer["error"]) == (400, True)
 
 
+async def test_the_state_of_another_driver_seeds_the_learning_and_nothing_else(tmp_path: Path) -> None:
+    file = str(tmp_path / "state.json")
+    async with scene(tmp_path / "then") as stage:
+        squares = await pushed(stage)
+        holes = await holes_of(stage, squares[0]["square_id"])
+        ids = [row["hole_id"] for row in holes[:10]]
+        await do(stage.calls.visit_holes, ids, [3.0] * 10, [30.0] * 10)
+        await do(stage.calls.select_next_square)
+        await do(stage.calls.send, "POST", "/save_state", {"path": file})
+    async with scene(tmp_path / "now") as stage:
+        squares = await pushed(stage)
+        before = await holes_of(stage, squares[0]["square_id"])
+        for _ in range(2):  # recalled twice it counts once
+            _, answer = await do(stage.calls.send, "POST", "/load_historical_state", {"path": file})
+            assert len(answer["learned_from"]) == 1
+        after = await holes_of(stage, squares[0]["square_id"])
+        state = stage.daemon.core.state
+        assert after[0]["ctf_pred"] < before[0]["ctf_pred"]
+        assert [row["hole_id"] for row in after] == [row["hole_id"] for row in before]
+        assert len(await do(stage.calls.current_lm_state)) == len(squares)
+        (past,) = state.past.values()
+        assert [len(square.holes) for square in past.squares.values()] == [len(CENTRES)]
+        assert set(state.grids) == {"G1", "G7"}
+        status, answer = await do(stage.calls.send, "POST", "/overwrite_current_state", {"path": file})
+        assert (status, "another register" in answer["error"]) == (400, True)
+        assert stage.calls.warnings == []
+
+
 async def test_no_file_but_a_state_file_is_ever_overwritten(stage: Scene, tmp_path: Path) -> None:
     precious = tmp_path / "precious.txt"
     precious.write_text("the only copy", encoding="utf-8")

@@ -120,6 +120,10 @@ async def _replay_all(
     records: "list[Any]", out: Path, *, start: str, attach: str, faults: tuple[str, ...], **options: Any
 ) -> "list[Any]":
     import asyncio
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
 
     from simulators.replay.faults import parse
     from simulators.replay.run import Options
@@ -129,11 +133,20 @@ async def _replay_all(
         parsed = tuple(parse(text) for text in faults)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    bar = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True)
     jobs = []
     for record in records:
+        task = bar.add_task(record.folder.resolve().name, total=None)
         at: dict[str, Any] = {"start": _event(start, record, "--from"), "attach": _event(attach, record, "--attach")}
-        jobs.append(play(record, out / record.folder.resolve().name, Options(faults=parsed, **at, **options)))
-    return list(await asyncio.gather(*jobs))
+        made = Options(faults=parsed, **at, **options)
+        told = partial(_told, bar, task)
+        jobs.append(play(record, out / record.folder.resolve().name, made, progress=told))
+    with bar:
+        return list(await asyncio.gather(*jobs))
+
+
+def _told(bar: Any, task: Any, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
 
 
 def _event(text: str, record: Any, option: str) -> int:

@@ -132,7 +132,7 @@ def _score(
         f"{family}.centre_error_px": float(np.mean(errors)) if errors else None,
         f"{family}.centre_error_um": float(np.mean(errors)) * pixel * 1e-4 if errors and pixel else None,
     }
-    metrics |= _own(family, marks, items, centres, found, counted, good)
+    metrics |= _own(family, marks, items, centres, found, counted, good, counts)
     radii = [float(m.get("radius", 0.0)) or 4.0 for m in marks]
     shown = [(float(x), float(y), r) for (x, y), r, keep in zip(centres, radii, counted, strict=True) if keep]
     return metrics, counts, shown
@@ -146,6 +146,7 @@ def _own(
     found: Points,
     counted: NDArray[np.bool_],
     good: Sequence[tuple[int, int]],
+    counts: Counts,
 ) -> Metrics:
     """What only one family has: overlap of squares, the published one-to-one rule of holes, counts of points."""
     if family == "squares":
@@ -155,7 +156,7 @@ def _own(
         radii = np.array([item.radius_px for item in items])
         rule, _ = one_to_one(in_discs(centres[counted], found, radii))
         return {"holes.one_to_one_recall": rule.recall}
-    marked, seen = float(counted.sum()), float(len(items))
+    marked, seen = float(counted.sum()), float(counts.hits + counts.false)
     return {"points.counted": seen, "points.count_error": (seen - marked) / marked if marked else None}
 
 

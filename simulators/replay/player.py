@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,6 +80,8 @@ class Player:
         that has begun, and catches up.
     faults
         What goes wrong.
+    progress
+        Told after each input how many of how many were given.
     """
 
     def __init__(
@@ -91,12 +94,14 @@ class Player:
         after: int = 0,
         attach: int = 0,
         faults: tuple[ReplayFault, ...] = (),
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self.record = record
         self.host = host
         self.timing = timing
         self.speed = speed
         self.attach = attach
+        self.progress = progress
         self.mischief = Mischief(faults)
         self.played = Played()
         self.link = DriverLink(host.drivers, _hello(record))
@@ -141,6 +146,7 @@ class Player:
             await self._pace(cue)
             if await self._cue(cue):
                 left.pop(0)
+                self.progress(len(self._cues) - len(left), len(self._cues))
         await self._all_safe()
         await self.host.allow(None)
         self._free = True

@@ -159,8 +159,9 @@ async def replay(
     options: Options | None = None,
     *,
     make: Callable[..., PacedAnalyst] = PacedAnalyst,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
-    """Replay ``record`` into a new session folder below ``out``.
+    """Replay ``record`` into a new session folder below ``out``; ``progress`` hears how many inputs were given.
 
     Raises
     ------
@@ -194,6 +195,7 @@ async def replay(
             after=start,
             attach=options.attach,
             faults=options.faults,
+            progress=progress,
         )
         played = await player.run()
     return Outcome(record, recording.read(folder), played)

@@ -1,5 +1,6 @@
 """Import and export: places survive the way out and back, what is odd is listed, hostile files cost one line each."""
 
+import asyncio
 import csv
 import math
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import pytest
 from agent import geometry, recording
 from agent.cli import app
 from agent.errors import BadFileError, CryonautError
+from agent.evaluation.sessions import Variant, judge
 from agent.recording.record import Record
+from agent.report import render
 from agent.session.state import Square
 from drivers.exchange import export as to
 from drivers.exchange.epu import read_epu
@@ -21,6 +24,7 @@ from drivers.exchange.found import Found, write
 from drivers.exchange.leginon import read_leginon
 from drivers.exchange.serialem import read_serialem
 from drivers.exchange.xmlfile import read_xml
+from simulators.replay.run import replay
 from tests import golden
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "sessions"
@@ -287,6 +291,17 @@ def test_an_image_that_cannot_be_read_is_listed_and_the_rest_is_there(epu: Path,
     assert any("was left out" in text for text in found.odd)
     assert record.manifest is not None
     assert set(record.manifest.odd) == set(found.odd)
+
+
+def test_an_import_can_be_replayed_reported_and_judged(epu: Path, tmp_path: Path) -> None:
+    """What would Cryonaut say to the frames of an EPU night? Its places are compared with those that EPU chose."""
+    record = recording.read(write(read_epu(epu), tmp_path / "out"))
+    outcome = asyncio.run(replay(record, tmp_path / "replay"))
+    assert [shot.frame.digest for shot in outcome.now.shots] == [shot.frame.digest for shot in record.shots]
+    assert not outcome.now.state.pending
+    assert render(tmp_path / "out").stat().st_size > 10_000
+    judged = judge(tmp_path / "out", Variant())
+    assert judged.metrics["holes.recall"] == 1.0
 
 
 def test_the_command_line_imports_and_exports(epu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

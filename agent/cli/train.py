@@ -182,6 +182,7 @@ def _proofread(folder: Path) -> list[Any]:
 def worth(
     *,
     weights: Path,
+    baselines: bool = True,
     config: Path | None = None,
     seed: int | None = None,
 ) -> None:
@@ -195,6 +196,8 @@ def worth(
     ----------
     weights
         Manifest of the hole network; the line is written into it, and the figures into its card.
+    baselines
+        Train the published CNNs for the comparison, too (a minute).
     config
         YAML file with the recipe; its keys are those in `models/training/hole_scores.py`.
     seed
@@ -207,7 +210,8 @@ def worth(
         from models.training.loop import load_recipe
 
         recipe = load_recipe(config, hole_scores.WorthRecipe)
-        recipe = msgspec.structs.replace(recipe, seed=recipe.seed if seed is None else seed)
+        loop = recipe.loop if baselines else msgspec.structs.replace(recipe.loop, steps=0)
+        recipe = msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
         print(f"worth: {hole_scores.learn(recipe, weights, command=command_line())}")
 
 
@@ -232,6 +236,7 @@ def _fine_tuned(marks: Path, start: Path | None, mine: Any, config: Path | None,
 def squares(
     *,
     out: Path = Path("trained"),
+    baselines: bool = True,
     config: Path | None = None,
     seed: int | None = None,
     steps: int | None = None,
@@ -246,6 +251,8 @@ def squares(
     ----------
     out
         Folder for weights, manifest and card.
+    baselines
+        Train the published CNN for the comparison, too (a minute).
     config
         YAML file with the recipe; its keys are those in `models/training/squares.py`.
     seed
@@ -262,4 +269,7 @@ def squares(
         recipe = load_recipe(config, family.SquareRecipe)
         loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
         recipe = msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
+        if not baselines:
+            loop = msgspec.structs.replace(recipe.baseline_loop, steps=0)
+            recipe = msgspec.structs.replace(recipe, baseline_loop=loop)
         print(f"weights: {family.learn(recipe, out, command=command_line())}")

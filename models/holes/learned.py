@@ -22,6 +22,7 @@ from models.holes.sites import centred, refined_radius
 from models.holes.worth import Worth
 
 _LIKELY = 0.5  # chance that a hole without a lattice must reach
+_RADII_UM = 0.1, 6.0  # of holes in foils that can be bought, with room
 _ANYTHING = 0.3  # chance that one proposal must reach for the frame to hold a hole at all
 _SURE, _DOUBTFUL = 0.5, 0.25  # chances: a hole for itself, hardly any sign of one
 _THINKABLE = 0.08  # median chance below which a lattice of spots is none of holes
@@ -74,7 +75,7 @@ class NetHoleFinder:
         image
             Medium-mag frame, any real dtype, shape (rows, columns).
         pixel_size_angstrom
-            Not needed: the scale is found in the image.
+            Not needed, as the scale is found in the image; where it is known, sizes that no foil has are left out.
 
         Raises
         ------
@@ -83,18 +84,20 @@ class NetHoleFinder:
         ModelError
             When the network gives no answer.
         """
-        finding = self._found(image)
+        finding = self._found(image, pixel_size_angstrom)
         if self._worth is None or not finding.holes:
             return finding
         return msgspec.structs.replace(finding, holes=self._worth.judged(finding.holes))
 
-    def _found(self, image: Image) -> HoleFinding:
+    def _found(self, image: Image, pixel_size_angstrom: float | None) -> HoleFinding:
         """Holes before a line through what was measured says what they are worth."""
         work = prepare(as_plain(image))
         if work is None:
             return HoleFinding(holes=(), note="image is constant: no holes")
         maps = maps_of(self._network, work)
         found = proposals_of(maps)
+        if pixel_size_angstrom:
+            found = possible(found, pixel_size_angstrom / work.scale)
         if not len(found.chance) or found.chance[0] < _ANYTHING:
             return HoleFinding(holes=(), note="nothing looks like a hole: no holes")
         choice = self._choose(work, found)
@@ -144,6 +147,13 @@ class NetHoleFinder:
         if float(np.median([level.chance_at(x, y) for x, y in points])) < _THINKABLE:
             return HoleFinding(holes=(), note="a lattice of spots that do not look like holes: no holes")
         return on_lattice(work, choice.hypothesis, choice.fit)
+
+
+def possible(found: Proposals, pixel_size_angstrom: float) -> Proposals:
+    """Proposals of sizes that foils have; all of them where there are none: then the pixel size cannot be trusted."""
+    radius_um = found.radius * pixel_size_angstrom / 1e4
+    real = (radius_um >= _RADII_UM[0]) & (radius_um <= _RADII_UM[1])
+    return found.chosen(real) if (real & (found.chance > _LIKELY)).any() else found
 
 
 def contrast(work: Working, points: NDArray[np.float64], radius: float) -> int:

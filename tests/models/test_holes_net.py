@@ -9,7 +9,7 @@ from benchmarks.finder_sets import hole_set
 from benchmarks.marks import tally
 from models import runtime
 from models.base import BadImageError
-from models.holes.learned import NetHoleFinder
+from models.holes.learned import NetHoleFinder, possible
 from models.holes.levels import LARGEST, SMALLEST, levels_of
 from models.holes.prepare import prepare
 from models.holes.proposals import Proposals, of_size, sizes
@@ -93,6 +93,13 @@ def test_every_size_of_hole_falls_into_the_network_s_octave_on_some_level() -> N
         for radius in np.geomspace(SMALLEST / finest, min(LARGEST / coarsest, 0.4 * min(work.values.shape)), 40):
             assert any(SMALLEST <= radius * level.scale <= LARGEST for level in levels), (shape, radius)
         assert all(n % 16 == 0 for level in levels for n in level.planes.shape[1:])
+
+
+def test_a_pixel_size_leaves_out_sizes_that_no_foil_has_unless_nothing_is_left() -> None:
+    points = np.zeros((2, 2))
+    found = Proposals(points, np.array([10.0, 200.0]), np.array([0.8, 0.9]), np.full(2, 0.5), np.zeros(2, np.int64))
+    assert possible(found, 1000.0).radius.tolist() == [10.0]  # 1 µm, and 20 µm
+    assert possible(found, 1.0).radius.tolist() == [10.0, 200.0]  # a header's placeholder: 1 nm and 20 nm
 
 
 def test_the_size_that_explains_most_comes_first_and_one_place_is_one_hole() -> None:

@@ -115,6 +115,7 @@ def conditions_of(frame: Frame, settings: QualitySettings) -> Conditions:
         phase_shift_deg=None if settings.phase_plate else 0.0,
         open_beam=settings.open_beam_counts if open_beam is None else open_beam,
         mean_free_path_nm=settings.mean_free_path_nm,
+        vitreous=settings.vitreous,
     )
 
 

@@ -271,6 +271,7 @@ class QualitySettings(Section):
     open_beam_counts: Positive | None = None  # mean pixel value of an exposure through an empty hole
     counts_per_electron: Positive | None = None  # instead: the camera's counts, for frames that come with their dose
     mean_free_path_nm: Positive | None = None  # None: by voltage, 303 nm at 300 kV
+    vitreous: bool = True  # false for replicas and sections: no crystalline ice is looked for
 
 
 class TimeoutSettings(Section):

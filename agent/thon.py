@@ -32,8 +32,13 @@ def fit_of(features: Mapping[str, float]) -> tuple[Defocus, Lens, float] | None:
         features.get("astigmatism_angle_deg", 0.0),
         features.get("phase_shift_deg", 0.0),
     )
-    known = {name: features[name] for name in ("voltage_kv", "cs_mm", "amplitude_contrast") if name in features}
-    return defocus, Lens.of(Conditions(**known)), features["ctf_resolution_angstrom"]
+    usual = Conditions()
+    conditions = Conditions(
+        voltage_kv=features.get("voltage_kv", usual.voltage_kv),
+        cs_mm=features.get("cs_mm", usual.cs_mm),
+        amplitude_contrast=features.get("amplitude_contrast", usual.amplitude_contrast),
+    )
+    return defocus, Lens.of(conditions), features["ctf_resolution_angstrom"]
 
 
 def reach_of(spectrum: Spectrum, resolution_angstrom: float | None) -> float:

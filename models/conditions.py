@@ -25,6 +25,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         Mean pixel value, in the image's own counts, that the same exposure gives through an empty hole.
     mean_free_path_nm
         Of scattering out of the image, for the thickness from transmission. ``None``: the table by voltage.
+    vitreous
+        The specimen lies in ice that ought to be vitreous; false for replicas and sections.
     """
 
     voltage_kv: float = 300.0
@@ -33,6 +35,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     phase_shift_deg: float | None = 0.0
     open_beam: float | None = None
     mean_free_path_nm: float | None = None
+    vitreous: bool = True
 
 
 def wavelength_angstrom(voltage_kv: float) -> float:

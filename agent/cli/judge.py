@@ -91,6 +91,7 @@ def judge(
         phase_shift_deg=None if plate else 0.0,
         open_beam=site.open_beam_counts if open_beam is None else open_beam,
         mean_free_path_nm=site.mean_free_path_nm,
+        vitreous=site.vitreous,
     )
     formats = formats or (() if out is not None and picture else ("table",))
     rows: list[dict[str, Any]] = []

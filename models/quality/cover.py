@@ -18,6 +18,7 @@ _LEAST_PX = 25
 _LEAST_ANGSTROM = 300.0  # diameter of a lump: smaller dark things are particles
 _BORDER_PX = 3  # stitched and shifted frames have dark rims
 _MOTTLE_PX = 4.0
+_WAVE_ANGSTROM = 80.0
 _PATCH_PX = 20.0  # over which grain is averaged
 _FOIL_RATIO = 1.6  # by how much the grain of foil is stronger than that of ice
 _FOIL_LEAST, _FOIL_MOST = 0.06, 0.94
@@ -39,6 +40,9 @@ class Cover:
     mottle
         Slow variation of the ice in units of its grain: about 0.3 to 0.5 in vitreous ice with particles, more where
         ice has crystallised (or the specimen itself is lumpy all over).
+    waves
+        The same variation at 80 to 240 Å as a share of the mean intensity; ``None`` without pixel size. Vitreous ice
+        has less than 0.005, with particles and vesicles, too; a tenth of crystalline ice makes 0.01.
     depth
         How dark the darkest lump is, as share of the mean where the image is counts; 0 without lumps.
     """
@@ -47,6 +51,7 @@ class Cover:
     foil: Mask
     ratio: float
     mottle: float
+    waves: float | None
     depth: float
 
     @property
@@ -97,8 +102,11 @@ def cover(small: Plane, pixel_size_angstrom: float | None = None) -> Cover:
     dirt, shade = _without_shade(dirt)
     foil, ratio = _foil(small, dirt | shade)
     foil = foil | shade
-    mottle = _mottle(small, dirt | foil, noise)
-    return Cover(dirt & ~foil, foil, ratio, mottle, depth if np.median(soft) > 0 else 0.0)
+    mottle = _mottle(small, dirt | foil, _MOTTLE_PX) / noise
+    waves, middle = None, float(np.median(soft))
+    if pixel_size_angstrom is not None and middle > 0 and _WAVE_ANGSTROM < 60 * pixel_size_angstrom:
+        waves = _mottle(small, dirt | foil, _WAVE_ANGSTROM / pixel_size_angstrom) / middle
+    return Cover(dirt & ~foil, foil, ratio, mottle, waves, depth if np.median(soft) > 0 else 0.0)
 
 
 def background(soft: Plane) -> Plane:
@@ -176,12 +184,12 @@ def _without_shade(dirt: Mask) -> tuple[Mask, Mask]:
     return dirt & ~shade, shade
 
 
-def _mottle(small: Plane, hidden: Mask, noise: float) -> float:
+def _mottle(small: Plane, hidden: Mask, width_px: float) -> float:
     seen = ~cv2.dilate(hidden.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(np.bool_)
     if seen.mean() < 0.05:
         return 0.0
-    slow = cv2.GaussianBlur(small, (0, 0), _MOTTLE_PX) - cv2.GaussianBlur(small, (0, 0), 3 * _MOTTLE_PX)
-    return _scatter(slow[seen]) / noise
+    slow = cv2.GaussianBlur(small, (0, 0), width_px) - cv2.GaussianBlur(small, (0, 0), 3 * width_px)
+    return _scatter(slow[seen])
 
 
 def _foil(small: Plane, dirt: Mask) -> tuple[Mask, float]:

@@ -72,6 +72,8 @@ class Measured:
             "mottle": self.cover.mottle,
             **self.numbers,
         }
+        if self.cover.waves is not None and self.counts:
+            out["ice_waves"] = self.cover.waves
         if self.fit is not None:
             f = self.fit
             out |= {

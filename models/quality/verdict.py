@@ -10,7 +10,8 @@ from models.quality.measured import Measured
 _SATURATED = 0.02  # share of pixels at the highest count
 _DARK_COUNTS = 1.0  # mean of an unsigned image below which no beam came through
 _CRYSTAL_RING, _CRYSTAL_SPOTS = 0.2, 4  # ice ring over its surroundings; spots beyond noise
-_MOTTLED = 0.56  # slow variation over grain, where pixels are too coarse for rings of ice
+# slow variation over grain, and as share of the mean where both are known: for pixels too coarse for rings of ice
+_MOTTLED, _WAVES = 0.56, 0.012
 _DIRTY = 0.03  # share of the frame under lumps
 _BROKEN = 0.4
 _EDGE = 0.2  # share of the frame on foil
@@ -34,12 +35,13 @@ def label_of(m: Measured) -> tuple[MicrographLabel, str]:
     if n["floor"] > 0.5 or (m.counts and n["mean"] < _DARK_COUNTS):
         return "dark", "hardly any beam came through"
     rings = m.fit is not None and m.fit.significance > _RINGS
-    if m.lattice is not None and (m.lattice.ring > _CRYSTAL_RING or m.lattice.spots >= _CRYSTAL_SPOTS):
+    crystal = m.lattice is not None and (m.lattice.ring > _CRYSTAL_RING or m.lattice.spots >= _CRYSTAL_SPOTS)
+    if m.lattice is not None and crystal and m.conditions.vitreous:
         return "crystalline", f"ice ring {m.lattice.ring:.2f} over its surroundings, {m.lattice.spots} spots"
     if m.fit is None and n["spots"] > _REFLECTIONS:
         return "crystalline", f"reflections stand out by {n['spots']:.1f} in log power"
-    if m.lattice is None and m.cover.mottle > _MOTTLED:
-        return "crystalline", f"mottled all over ({m.cover.mottle:.2f} of the grain)"
+    if m.lattice is None and (mottled := _mottled(m)) > 1 and m.conditions.vitreous:
+        return "crystalline", f"mottled all over, {mottled:.1f} times what vitreous ice may be"
     if m.cover.dirt_share > _BROKEN:
         return "broken", f"{m.cover.dirt_share:.0%} of the frame are far darker than the rest"
     if m.cover.foil_share > _EDGE:
@@ -87,8 +89,15 @@ def parts_of(m: Measured) -> dict[str, float]:
     if m.lattice is not None:
         parts["vitreous"] = 1 / (1 + (m.lattice.ring / 0.3) ** 2) * (0.5 if m.lattice.spots >= _CRYSTAL_SPOTS else 1.0)
     else:
-        parts["vitreous"] = 1 - 0.8 * chance(m.cover.mottle, _MOTTLED, 0.03)
-    return parts
+        parts["vitreous"] = 1 - 0.8 * chance(_mottled(m), 1.0, 0.06)
+    return parts if m.conditions.vitreous else {key: value for key, value in parts.items() if key != "vitreous"}
+
+
+def _mottled(m: Measured) -> float:
+    """Slow variation in units of the limit of vitreous ice: by contrast where pixels are counts of known size."""
+    if m.cover.waves is not None and m.counts:
+        return m.cover.waves / _WAVES
+    return m.cover.mottle / _MOTTLED
 
 
 def _plain_rings(n: dict[str, float]) -> float:

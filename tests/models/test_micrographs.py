@@ -87,6 +87,19 @@ def test_crystalline_ice_is_found_by_its_rings_where_pixels_are_fine_and_by_its_
     assert CtfQualityScorer().judge(vitreous, 1.06).label == "good"
 
 
+def test_mottle_is_no_crime_in_a_replica_and_particles_and_vesicles_make_none() -> None:
+    replica = grid("good", seed=5, content=("gold",))
+    hole = max(holes(replica), key=lambda h: h.quality)
+    image = picture(replica, hole, 2.4, 640)
+    assert CtfQualityScorer().judge(image, 2.4, Conditions(vitreous=False)).label != "crystalline"
+    crowd = grid("good", seed=5, content=("particles", "vesicles"))
+    hole = max(holes(crowd), key=lambda h: h.quality)
+    for px in (2.4, 5.6):
+        found = CtfQualityScorer().judge(picture(crowd, hole, px, 640), px)
+        assert found.label == "good"
+        assert found.features["ice_waves"] < 0.006
+
+
 def test_a_drawn_ring_and_drawn_spots_at_a_lattice_spacing_are_measured() -> None:
     rng = np.random.default_rng(2)
     n, px = 768, 1.2

@@ -6,13 +6,13 @@ The addresses hold passwords: they stand in a file of their own that only the da
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -31,6 +31,18 @@ AGAIN_S = (20.0, 60.0, 180.0, 600.0)
 MOST_WAITING = 200
 FILE_NAME = "notices.json"
 KINDS: dict[Mood, str] = {"alarm": "failure", "warning": "warning", "info": "info"}
+
+
+class Kept(msgspec.Struct):
+    """What survives a restart: what was told, and what still has to be sent (to whom: a hash of the address)."""
+
+    told: list[str] = []
+    waiting: list[tuple[str, Notice]] = []
+
+
+def mark(address: str) -> str:
+    """Tells addresses apart without their secrets."""
+    return hashlib.sha256(address.encode()).hexdigest()[:12]
 
 
 def addresses(file: Path) -> list[str]:
@@ -93,7 +105,10 @@ class Notifier:
         self.waiting: deque[tuple[str, Notice]] = deque(maxlen=MOST_WAITING)
         self._sender = sender
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="notices")
-        self._told = Told(core.state.name or folder.name, self._read())
+        before = self._read()
+        self._told = Told(core.state.name or folder.name, frozenset(before.told))
+        by_mark = {mark(address): address for address in self.addresses}
+        self.waiting.extend((by_mark[m], notice) for m, notice in before.waiting if m in by_mark)
         self._news = asyncio.Event()
 
     def lamp(self) -> tuple[str, str]:
@@ -103,6 +118,11 @@ class Notifier:
         if self.trouble:
             return "bad", f"cannot send: {self.trouble}"
         return "well", f"to {', '.join(sorted({scheme(address) for address in self.addresses}))}"
+
+    @property
+    def told(self) -> set[str]:
+        """What was told and is not over."""
+        return set(self._told.told)
 
     async def watch(self) -> None:
         """Look at the state once a second; in the core's line it costs nothing."""
@@ -116,10 +136,10 @@ class Notifier:
         notices = self._told.follow(found, self.core.clock())
         if not notices:
             return
-        self._write()
         for notice in notices:
             log.info("notice", text=notice.text, mood=notice.mood)
             self.waiting.extend((address, notice) for address in self.addresses)
+        self._write()
         self._news.set()
 
     async def post(self) -> None:
@@ -142,6 +162,7 @@ class Notifier:
             METRICS.notices.labels(result="sent").inc()
             with contextlib.suppress(ValueError):
                 self.waiting.remove((address, notice))
+            self._write()
 
     async def _send(self, address: str, notice: Notice) -> str:
         loop = asyncio.get_running_loop()
@@ -155,16 +176,16 @@ class Notifier:
         except Exception as error:  # a receiver's plug-in must not end the night
             return f"{scheme(address)}: {type(error).__name__}"
 
-    def _read(self) -> frozenset[str]:
+    def _read(self) -> "Kept":
         try:
-            known: Any = msgspec.json.decode(self.file.read_bytes(), type=list[str])
-            return frozenset(known)
+            return msgspec.json.decode(self.file.read_bytes(), type=Kept)
         except (OSError, ValueError):
-            return frozenset()
+            return Kept()
 
     def _write(self) -> None:
+        kept = Kept(told=sorted(self._told.told), waiting=[(mark(address), notice) for address, notice in self.waiting])
         with contextlib.suppress(OSError):  # at worst something is told twice after a restart
-            self.file.write_bytes(msgspec.json.encode(sorted(self._told.told)))
+            self.file.write_bytes(msgspec.json.encode(kept))
 
     def close(self) -> None:
         """Give the thread back."""

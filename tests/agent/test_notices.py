@@ -1,6 +1,5 @@
 """Each trouble is told once when it comes and once when it is over, through a real receiver; failures are said."""
 
-import asyncio
 import http.server
 import json
 import threading
@@ -147,14 +146,30 @@ async def test_a_fault_and_its_end_reach_the_receiver(tmp_path: Path, file: Path
         await until(lambda: any("smoke" in note["message"] for note in receiver.heard), 60)
         await ask(daemon, say.Clear())
         await until(lambda: any("over: stopped by a fault" in note["message"] for note in receiver.heard), 60)
-        assert daemon.notifier.lamp() == ("well", "to json")
+        # with the fault's end the hold behind it is told again; then everything is told
+        await until(lambda: not daemon.notifier.waiting and daemon.notifier.lamp() == ("well", "to json"), 60)
+        assert daemon.notifier.told == {"held by link"}
     count = len(receiver.heard)
     async with running(settings_in(tmp_path, notices__to=str(file), notices__after_s=0.0)) as again:
-        await asyncio.sleep(0)
         await until(lambda: again.core.state.epoch == 2)
         again.notifier.look()
         assert not again.notifier.waiting
     assert len(receiver.heard) == count  # what was told is not told again
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_was_not_sent_before_the_daemons_end_is_sent_after_its_restart(
+    tmp_path: Path, file: Path, receiver: Receiver
+) -> None:
+    receiver.well = False
+    settings = settings_in(tmp_path, notices__to=str(file), notices__after_s=0.0)
+    async with running(settings) as daemon:
+        await until(lambda: bool(daemon.notifier.trouble), 60)
+    assert "secret" not in daemon.notifier.file.read_text()
+    receiver.well = True
+    async with running(settings):
+        await until(lambda: bool(receiver.heard), 60)
+    assert receiver.heard[0]["message"].startswith("held by link")
 
 
 @pytest.mark.usefixtures("quick")

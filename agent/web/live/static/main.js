@@ -76,7 +76,7 @@ function takeNews(body) {
     expect();
   }
   if (body.points.length) drawTrends(model.points);
-  if (look.hole && body.holes.some((hole) => hole.id === look.hole)) showHole(look.hole);
+  if (look.hole && body.holes.some((hole) => hole.id === look.hole)) showHole(look.hole, { patient: look.follow });
 }
 
 // ------------------------------------------------------------------------------------------------ pictures

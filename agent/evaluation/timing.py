@@ -6,7 +6,6 @@ mapping it, and the exposure itself. Baselines: random, snowball (the nearest ho
 rank-only (squares by score, their holes by score) and an oracle that knows every outcome.
 """
 
-import math
 from dataclasses import dataclass
 from statistics import median
 
@@ -21,6 +20,7 @@ from agent.session.state import Hole, square_of
 ORDERS = ("session", "rank-only", "snowball", "random", "oracle")
 SAMPLES = 50  # points of a curve
 RANDOM_ORDERS = 200
+SNOWBALL_STARTS = 20
 DEFAULT_S = {"expose": 10.0, "focus": 10.0, "map_square": 60.0}
 
 
@@ -95,7 +95,7 @@ def orders(found: list[Outcome], seed: int = 0) -> dict[str, list[list[int]]]:
     every = list(range(len(found)))
     rng = np.random.default_rng(seed)
     ranked = sorted(every, key=lambda i: (-found[i].square_score, found[i].square_id, -found[i].score, i))
-    starts = rng.permutation(len(found))[: min(20, len(found))].tolist()
+    starts = rng.permutation(len(found))[:SNOWBALL_STARTS].tolist()
     return {
         "session": [every],
         "rank-only": [ranked],
@@ -106,13 +106,14 @@ def orders(found: list[Outcome], seed: int = 0) -> dict[str, list[list[int]]]:
 
 
 def _snowball(found: list[Outcome], start: int) -> list[int]:
-    left = set(range(len(found))) - {start}
+    places = np.array([(hole.x_um, hole.y_um) for hole in found])
+    left = np.ones(len(found), bool)
     order = [start]
-    while left:
-        here = found[order[-1]]
-        nearest = min(left, key=lambda i: (math.hypot(found[i].x_um - here.x_um, found[i].y_um - here.y_um), i))
-        left.remove(nearest)
-        order.append(nearest)
+    left[start] = False
+    while left.any():
+        away = np.hypot(*(places - places[order[-1]]).T)
+        order.append(int(np.argmin(np.where(left, away, np.inf))))
+        left[order[-1]] = False
     return order
 
 

@@ -130,6 +130,14 @@ def test_time_spent_and_good_micrographs_by_hand() -> None:
     assert sorted(orders["snowball"][0]) == [0, 1, 2]
 
 
+def test_a_snowball_goes_to_the_nearest_hole_not_visited_yet() -> None:
+    line = [outcome(str(n), "S1", x, score=0.5, good=True) for n, x in enumerate((0.0, 1.0, 2.5, -0.9, 7.0))]
+    for order in timing.orders(line)["snowball"]:
+        for step in range(1, len(order)):
+            here, left = line[order[step - 1]].x_um, order[step:]
+            assert abs(line[order[step]].x_um - here) == min(abs(line[i].x_um - here) for i in left)
+
+
 def test_the_oracle_is_never_beaten_and_chance_is_zero() -> None:
     rng = np.random.default_rng(2)
     found = [

@@ -34,7 +34,7 @@ def overlay(image: Pixels, finding: GoldFinding, inside: NDArray[np.bool_] | Non
     picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     zoom = scale / bins
     colours = {group.name: COLOURS[n % len(COLOURS)] for n, group in enumerate(finding.groups)}
-    width = max(1, round(zoom))
+    width = max(1, round(max(picture.shape) / 1000))
     for p in finding.particles:
         x, y = (p.x + 0.5) * zoom - 0.5, (p.y + 0.5) * zoom - 0.5
         radius = max(p.diameter_nm / finding.pixel_nm / 2 * zoom + 2 * width, 3.0)

@@ -1,6 +1,7 @@
 """``cryonaut proofread``: look through the marks on an image in a browser, and correct them."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -75,13 +76,12 @@ def proofread(
 
 
 def _usual(sheet: object) -> tuple[float, ...]:
-    """Rounded sizes of the marks' groups, or the usual ones."""
-    groups: dict[str, list[float]] = {}
-    for mark in getattr(sheet, "marks", ()):
-        if mark.group:
-            groups.setdefault(mark.group, []).append(mark.diameter_nm)
-    sizes = sorted({float(round(sum(part) / len(part))) for part in groups.values()})
-    return tuple(sizes[:9]) or (6.0, 12.0, 18.0)
+    """Sizes that the marks' groups are named after, or the usual ones."""
+    sizes = set()
+    for name in {mark.group for mark in getattr(sheet, "marks", ())}:
+        with suppress(ValueError):
+            sizes.add(float(name.removesuffix(" nm")))
+    return tuple(sorted(sizes)[:9]) or (6.0, 12.0, 18.0)
 
 
 async def _serve(pixels: object, sheet: object, kept: object, sizes: tuple[float, ...], port: int, show: bool) -> None:

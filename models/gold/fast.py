@@ -31,7 +31,7 @@ class FastDetector:
 
     weights: str | Path = "gold-fast"
     threshold_score: float = THRESHOLD
-    tile_px: int = 1024
+    tile_px: int = 1536
     refine: bool = True
     name: str = "gold-fast"
     network: OnnxModel | None = field(default=None, repr=False)

@@ -1,4 +1,4 @@
-"""Sizes of gold: by given nominal sizes, or as many as the diameters themselves show.
+"""Sizes of gold: the nearest of given nominal sizes, or as many sizes as the diameters themselves show.
 
 A mixture of Gaussians in the logarithm of the diameter, one to four of them, chosen by the Bayesian information
 criterion (Schwarz 1978); a group has to be apart from its neighbours and to hold a fair share of the particles.
@@ -17,6 +17,8 @@ APART = 0.22  # least distance of two groups in the logarithm of the diameter: 6
 LEAST_SHARE = 0.03
 LEAST_COUNT = 8  # fewer particles than this cannot say how many sizes there are
 NARROWEST = 0.05
+OTHER = "other"  # with given sizes: what is none of them
+BELOW, ABOVE = 0.6, 1.35  # of the smallest and of the largest given size
 
 
 def grouped(
@@ -29,6 +31,10 @@ def grouped(
     centres = np.sort(np.asarray(sizes_nm, float)) if sizes_nm else sizes_of(diameters)
     index = nearest(diameters, centres)
     names = _names(centres)
+    if sizes_nm:
+        strange = (diameters < BELOW * centres[0]) | (diameters > ABOVE * centres[-1])
+        index = np.where(strange, len(centres), index)
+        names.append(OTHER)
     groups = tuple(
         SizeGroup(
             name=names[k],
@@ -36,7 +42,7 @@ def grouped(
             spread_nm=round(float(diameters[index == k].std()), 3),
             count=int((index == k).sum()),
         )
-        for k in range(len(centres))
+        for k in range(len(names))
         if (index == k).any()
     )
     particles = [

@@ -13,6 +13,7 @@ from models.gold.files import write_csv
 from models.gold.records import GoldParticle
 from tests.browser.browse import browser_page, command
 
+pytestmark = pytest.mark.timeout(400)  # real programs and networks, on any machine
 TRUTH = ((150.0, 120.0, 12.0), (320.0, 200.0, 6.0), (500.0, 330.0, 12.0))
 
 

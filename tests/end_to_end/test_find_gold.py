@@ -19,6 +19,9 @@ from tests.end_to_end.test_command_line import cryonaut
 pytest.importorskip("onnxruntime", reason="the runtime of the networks is not installed (cpu or gpu extra)")
 
 
+pytestmark = pytest.mark.timeout(400)  # real programs and networks, on any machine
+
+
 @pytest.fixture(scope="module")
 def replica() -> GoldImage:
     return render(DIFFICULTIES["easy"], 12, (700, 800), 1.126)

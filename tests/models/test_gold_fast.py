@@ -18,6 +18,8 @@ from models.gold.matching import matched
 from models.gold.records import Candidate
 from simulators.specimen.immunogold import DIFFICULTIES, Look, render
 
+pytestmark = pytest.mark.timeout(400)  # real programs and networks, on any machine
+
 
 @lru_cache(maxsize=8)
 def made(name: str = "easy", pixel_nm: float = 1.126, side: int = 560):

@@ -100,6 +100,18 @@ def test_given_sizes_name_the_groups_and_unused_ones_are_left_out():
     assert [p.score for p in particles] == [0.99, 0.9, 0.8]
 
 
+def test_gold_that_is_none_of_the_given_sizes_is_set_apart():
+    found = [
+        Candidate(1, 1, 6.2, 0.9),
+        Candidate(2, 2, 12.5, 0.8),
+        Candidate(3, 3, 17.8, 0.7),
+        Candidate(4, 4, 2.9, 0.6),
+    ]
+    particles, groups = grouped(found, (6, 12))
+    assert [p.group for p in particles] == ["6 nm", "12 nm", "other", "other"]
+    assert [(g.name, g.count) for g in groups] == [("6 nm", 1), ("12 nm", 1), ("other", 2)]
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_tac_finds_gold_of_the_published_areas_only(dtype):
     d6, d12, d30 = (nm / 1.126 for nm in (6.5, 12.0, 30.0))

@@ -15,6 +15,7 @@ from models.training.gold_network import GoldNetwork, from_onnx  # noqa: E402
 from models.training.loop import LoopSettings, TrainingError  # noqa: E402
 from simulators.specimen.immunogold import DIFFICULTIES, render  # noqa: E402
 
+pytestmark = pytest.mark.timeout(400)  # real programs and networks, on any machine
 TINY = gold.GoldRecipe(pictures=6, picture_px=160, batch=2, crop_px=96, loop=LoopSettings(steps=3, report_every=1))
 
 

@@ -218,12 +218,16 @@
     view.scale = scale;
     draw();
   }
-  function whole() { return Math.min(canvas.clientWidth / image.columns, canvas.clientHeight / image.rows); }
+  const free = () => canvas.clientWidth > 900 ? canvas.clientWidth - 324 : canvas.clientWidth;  // beside the panel
+  function whole() { return Math.min(free() / image.columns, canvas.clientHeight / image.rows); }
   function centre(x, y, scale) {
     view = { scale, x: x + 0.5 - canvas.clientWidth / 2 / scale, y: y + 0.5 - canvas.clientHeight / 2 / scale };
     draw();
   }
-  function fit() { centre((image.columns - 1) / 2, (image.rows - 1) / 2, whole()); }
+  function fit() {
+    const scale = whole();
+    centre((image.columns - 1) / 2 + (canvas.clientWidth - free()) / 2 / scale, (image.rows - 1) / 2, scale);
+  }
   function move(dx, dy) { view.x += dx / view.scale; view.y += dy / view.scale; draw(); }
 
   function doubtful() {

@@ -18,6 +18,7 @@ from agent.settings import EnvelopeSettings
 from drivers.base import CancelledWork, Shot, WorkError
 from drivers.serialem import geometry
 from drivers.serialem.client import SerialEMClient
+from drivers.serialem.drift import DriftWait
 from drivers.serialem.errors import BadReplyError, MissingCommandError, NoAnswerError, ScriptError
 from drivers.serialem.settings import PresetSettings, SerialEMSettings
 
@@ -33,7 +34,6 @@ STATE_PROBLEMS = {
     6: "it does not fit the present low-dose mode",
 }
 SETTLE_S = 0.2
-STRIKES = 3  # errors without one success before, that mean "this microscope does not offer that"
 SAME_UM = 1e-3
 MOST_SHIFT_UM = 100.0  # what a frame's header can hold
 
@@ -64,6 +64,7 @@ class Instrument:
     def __init__(self, client: SerialEMClient, settings: SerialEMSettings) -> None:
         self.client = client
         self.settings = settings
+        self.drift = DriftWait(client, settings.focus)
         self.stage = Stage()
         self.level: Level | str = ""
         self.blanked: bool | None = None  # None: not known
@@ -76,8 +77,6 @@ class Instrument:
         self._left_um = (0.0, 0.0)  # image shift that SerialEM's realignment left, and from which ours starts
         self._defocus_um: float | None = None  # underfocus, as left by the last autofocus or change
         self._voltage_kv: float | None = 0.0  # 0: not asked yet; None: SerialEM cannot say
-        self._drift_worked = False
-        self._drift_strikes = 0  # errors of the drift wait before it ever worked
         self._told: set[str] = set()  # commands whose absence was told
         self._checked: set[str] = set()  # levels whose geometry was compared with SerialEM's points
 
@@ -359,39 +358,10 @@ class Instrument:
         self._defocus_um = defocus_um
 
     def wait_for_drift(self) -> None:
-        """Let SerialEM wait until the specimen is still; where it never could, go on without, and ask three times only.
-
-        Raises
-        ------
-        WorkError
-            Of kind ``drift``, when the specimen still drifts after the longest wait, or a wait failed that worked
-            before.
-        """
-        focus = self.settings.focus
-        rate = focus.drift_angstrom_per_s
-        if not rate or self._drift_strikes >= STRIKES:
-            return
-        self._preset = None
-        try:
-            self.client.call("DriftWaitTask", rate, "A", focus.drift_wait_s, None, 1)
-            self._drift_worked = True
-        except NoAnswerError as error:
-            raise WorkError(ErrorKind.COMMAND_TIMEOUT, str(error), 0.0) from error
-        except (ScriptError, MissingCommandError) as error:
-            drift = self._last_drift_angstrom_per_s()
-            if drift is not None and drift > rate:
-                text = f"drift of {drift:.1f} Å/s after {focus.drift_wait_s:g} s, above {rate:g}"
-                raise WorkError(ErrorKind.DRIFT, f"{text} (focus.drift_angstrom_per_s)", 0.0) from error
-            if self._drift_worked:
-                raise WorkError(ErrorKind.DRIFT, str(error), 0.0) from error
-            self._drift_strikes += 1
-            log.warning("drift.not_offered", error=str(error), then="exposures do not wait for it")
-
-    def _last_drift_angstrom_per_s(self) -> float | None:
-        """The last drift that SerialEM measured while it waited, the first value, nm/s; None where there is none."""
-        measured = self.perhaps("GetWaitTaskDrift")
-        rate = measured[0] if isinstance(measured, tuple) else measured
-        return 10.0 * abs(rate) if isinstance(rate, int | float) else None
+        """Let SerialEM wait until the specimen is still, where the site wants that."""
+        if self.drift.wanted:
+            self._preset = None  # it takes its own images
+            self.drift.wait()
 
     def forget(self) -> None:
         """Somebody else had the microscope: preset and image shift have to be set anew."""

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def session(tmp_path: Path, **changes: Any) -> Settings:
+    changes = {"inference__holes": "holes-template"} | changes  # what is tested is the way, not the finder
     return quick_settings(tmp_path, free_endpoints("drivers", "control", "events"), **changes)
 
 

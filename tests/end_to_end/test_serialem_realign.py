@@ -24,7 +24,9 @@ POOR_STAGE = replace(QUICK, stage_error_um=0.7)
 def play(tmp_path: Path, driver: dict[str, Any], prepare: Any = None, *, held: bool = False, **changes: Any) -> Rig:
     """One short session on a poor stage, to its end or until errors hold it."""
     ports = free_endpoints("drivers", "control", "events")
-    settings = quick_settings(tmp_path, ports, **{"holes__per_square": 4} | changes)
+    settings = quick_settings(
+        tmp_path, ports, **{"holes__per_square": 4, "inference__holes": "holes-template"} | changes
+    )
     with microscope(settings=POOR_STAGE) as serialem, daemon(settings) as running:
         if prepare is not None:
             prepare(serialem)

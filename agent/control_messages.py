@@ -87,6 +87,33 @@ class Rerank(Verb, frozen=True, kw_only=True, tag="rerank"):
     priority: Annotated[int, Meta(ge=-1000, le=1000)]
 
 
+class Pin(Verb, frozen=True, kw_only=True, tag="pin"):
+    """Visit these areas next, the first one first, whatever a model thinks."""
+
+    area_ids: Areas
+
+
+class Ban(Verb, frozen=True, kw_only=True, tag="ban"):
+    """Never visit these areas, a square with all its holes; where one is under way it is left."""
+
+    area_ids: Areas
+
+
+class SetBudget(Verb, frozen=True, kw_only=True, tag="budget"):
+    """Allow so many exposures in one square; None gives it back to the config."""
+
+    area_id: Id
+    exposures: Annotated[int, Meta(ge=0, le=5_000)] | None = None
+
+
+class Like(Verb, frozen=True, kw_only=True, tag="like"):
+    """More places like this square or hole, or fewer; ``forget`` takes it back."""
+
+    area_id: Id
+    more: bool = True
+    forget: bool = False
+
+
 class SetThreshold(Verb, frozen=True, kw_only=True, tag="threshold"):
     """Change a threshold from now on."""
 
@@ -137,6 +164,7 @@ class GetAreas(Verb, frozen=True, kw_only=True, tag="areas"):
 
 AnyVerb = (
     Pause | Resume | Stop | Abort | EmergencyStop | Clear | Skip | Accept | Reject | AddTarget | MoveTarget | Rerank
+    | Pin | Ban | SetBudget | Like
     | SetThreshold | SetAutonomy | SetMode | GoTo | Undo | GetStatus | GetEvents | GetAreas
 )  # fmt: skip
 OBSERVER_VERBS = (GetStatus, GetEvents, GetAreas)

@@ -39,8 +39,10 @@ from agent.keys import Keyring, is_loopback
 from agent.links import Links
 from agent.metrics import METRICS
 from agent.notifier import Notifier
+from agent.policy import lessons
 from agent.recording.keeper import Keeper
 from agent.session import inputs as inp
+from agent.session.state import Prior
 from agent.settings import Settings
 from agent.watch import Publisher
 from agent.web.daemon_page import WebPage
@@ -54,6 +56,24 @@ Job = Callable[[], Coroutine[Any, Any, None]]
 def session_folder(settings: Settings) -> Path:
     """Where the session of these settings lives."""
     return settings.session.folder / settings.session.name
+
+
+def prior_of(path: Path | None) -> Prior | None:
+    """What earlier sessions taught, from the file that the config names.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return lessons.decode(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"policy.prior_file: {path}: {error}; `cryonaut session learned SESSION --out {path}` makes one"
+        ) from error
 
 
 class Daemon:
@@ -124,7 +144,12 @@ class Daemon:
                 raise
 
     async def _begin(self) -> None:
-        started = inp.Started(session_id=new_id(), version=__version__, models=self.intake.analyst.describe())
+        started = inp.Started(
+            session_id=new_id(),
+            version=__version__,
+            models=self.intake.analyst.describe(),
+            prior=prior_of(self.settings.policy.prior_file),
+        )
         await self.core.submit(started)
         await asyncio.to_thread(self._keeper.begin)
         self.intake.resume()

@@ -138,6 +138,8 @@ class HoleSettings(Section):
 class PolicySettings(Section):
     """What counts as good, and how places are chosen."""
 
+    name: Literal["score-order", "learning"] = "score-order"
+    prior_file: Path | None = None  # what earlier sessions taught, made by `cryonaut session learned`
     good_ctf_angstrom: float = Field(default=6.0, ge=2, le=20)  # a micrograph is good up to this CTF resolution
 
 
@@ -348,6 +350,7 @@ class Settings(Section):
         """All settings that can change a decision, as plain values (not where files, sockets and keys are)."""
         values = self.model_dump(mode="json", exclude={"endpoints", "keys", "web", "notices", "link", "limits"})
         values["session"].pop("folder")
+        values["policy"].pop("prior_file")  # what it held is journalled
         return values
 
     def decision_hash(self) -> str:

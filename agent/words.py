@@ -39,6 +39,8 @@ def text_of(event: ev.AnyEvent) -> str:
     match event:
         case ev.SessionOpened():
             return f"session {event.name} opened: {event.mode}, {event.autonomy}, config {event.config}"
+        case ev.PriorRead(prior=prior):
+            return f"begins with what {prior.sessions} earlier sessions taught ({prior.exposures} exposures)"
         case ev.EpochBegan():
             return f"daemon {event.version} started, epoch {event.epoch}"
         case ev.DriverJoined():

@@ -218,6 +218,40 @@ def rerank(area: str, priority: int, *, link: Link = LOCAL) -> None:
 
 
 @app.command
+def pin(*area: str, link: Link = LOCAL) -> None:
+    """Visit these areas next, the first one first: `cryonaut control pin G1-S004-H012`."""
+    tell(link, say.Pin(area_ids=area))
+
+
+@app.command
+def ban(*area: str, link: Link = LOCAL) -> None:
+    """Never visit these areas, a square with all its holes: `cryonaut control ban G1-S007`."""
+    tell(link, say.Ban(area_ids=area))
+
+
+@app.command
+def budget(square: str, exposures: int | None = None, *, link: Link = LOCAL) -> None:
+    """Allow so many exposures in one square; without a number as everywhere: `cryonaut control budget G1-S004 12`."""
+    tell(link, say.SetBudget(area_id=square, exposures=exposures))
+
+
+@app.command
+def like(area: str, *, less: bool = False, forget: bool = False, link: Link = LOCAL) -> None:
+    """More places like this square or hole, with --less fewer: `cryonaut control like G1-S004-H012`.
+
+    Parameters
+    ----------
+    area
+        Square or hole.
+    less
+        Fewer places like it.
+    forget
+        Take the wish back.
+    """
+    tell(link, say.Like(area_id=area, more=not less, forget=forget))
+
+
+@app.command
 def threshold(
     name: Literal["square_score", "hole_score", "squares_per_grid", "exposures_per_square"],
     value: float,

@@ -248,3 +248,28 @@ def import_(program: Literal["epu", "serialem", "leginon"], source: Path, out: P
         print(f"  odd: {text}")
     if len(found.odd) > 20:
         print(f"  and {len(found.odd) - 20} more: `cryonaut session verify {out}` lists them all")
+
+
+@app.command
+def learned(session: Path, /, *, out: Path, good_ctf_angstrom: float = 6.0) -> None:
+    """Write what a session taught, so that the next one of the project begins with it (`policy.prior_file`).
+
+    Such as: `cryonaut session learned sessions/tonight --out project.json`
+
+    Parameters
+    ----------
+    session
+        Session folder, also of a session that runs.
+    out
+        File to write; sessions that began with such a file hand its lessons on with their own.
+    good_ctf_angstrom
+        `policy.good_ctf_angstrom` of the session.
+    """
+    from agent import recording
+    from agent.policy import lessons
+
+    state = recording.read(session).state
+    prior = lessons.lessons(state, good_ctf_angstrom, str(session))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(lessons.encode(prior))
+    print(f"{out}: {prior.exposures} exposures of {prior.sessions} sessions")

@@ -7,15 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agent.policy.learning import Belief, Floats, Region
+from agent.policy.learning import Belief, Floats, Region, neighbourhood
 from agent.session.state import Hole, Square, State
 
 WORST_ANGSTROM, BEST_ANGSTROM = 20.0, 2.0
 LEAST, SPAN = 0.2, 0.6  # merit by the label alone: from +-0.2 for a doubtful to +-0.8 for a sure one
 MOST_LOOKS = 8  # features of holes that are learned from, beside the score
-SCORE_WEIGHT, SCORE_SD, LOOK_SD = 0.12, 0.10, 0.06
+SCORE_WEIGHT, SCORE_SD, AROUND_WEIGHT, AROUND_SD, LOOK_SD = 0.09, 0.08, 0.03, 0.04, 0.06
+LIKE_MERIT, LIKE_COPIES = 0.6, 3  # "more like this one" counts as this many micrographs
 SQUARE_WEIGHT, SQUARE_SD = 0.08, 0.08
 NOMINAL_PITCH_UM = 4.0
+
+
+AROUND = "scores around"
 
 
 class Evidence(NamedTuple):
@@ -26,7 +30,7 @@ class Evidence(NamedTuple):
 
     regions: tuple[Region, ...]
     belief: Belief
-    looks: tuple[str, ...]  # names of the hole features, after ``score``
+    looks: tuple[str, ...]  # names of the hole features, after the score and the scores around
     holes_per_um2: float
 
 
@@ -80,7 +84,7 @@ def merit_of(hole: Hole, good_ctf_angstrom: float) -> float:
     return min(by_ctf, by_label) if bad else by_ctf
 
 
-def gather(state: State, good_ctf_angstrom: float, belief: Belief | None = None) -> Evidence:
+def gather(state: State, good_ctf_angstrom: float) -> Evidence:
     """The evidence of the whole session; what did not change since the last call is not computed again."""
     squares = [(grid_id, square) for grid_id, grid in state.grids.items() for square in grid.squares.values()]
     tables = [_table(square, good_ctf_angstrom) for _, square in squares]
@@ -100,16 +104,32 @@ def gather(state: State, good_ctf_angstrom: float, belief: Belief | None = None)
             _regions.put(square, key, region)
         assert isinstance(region, Region)  # noqa: S101 - what was put is what comes back
         regions.append(region)
-    prior = belief or replace(
-        Belief(),
-        hole_weights=(SCORE_WEIGHT, *(0.0 for _ in looks)),
-        hole_weight_sds=(SCORE_SD, *(LOOK_SD for _ in looks)),
-        square_weights=(SQUARE_WEIGHT,),
-        square_weight_sds=(SQUARE_SD,),
-    )
+    prior = _belief(state, looks)
     area = sum(square.size_um**2 for _, square in squares if square.holes)
     count = sum(len(table.score) for table in filled)
     return Evidence(tuple(regions), prior, looks, count / area if area else 1.0 / NOMINAL_PITCH_UM**2)
+
+
+def _belief(state: State, looks: tuple[str, ...]) -> Belief:
+    """What is believed before the first exposure: the usual, or what earlier sessions taught."""
+    weights = {"score": (SCORE_WEIGHT, SCORE_SD), AROUND: (AROUND_WEIGHT, AROUND_SD)}
+    squares = {"score": (SQUARE_WEIGHT, SQUARE_SD)}
+    usual = Belief()
+    offset = (usual.offset, usual.offset_sd)
+    if state.prior is not None:
+        weights, squares, offset = state.prior.hole_weights, state.prior.square_weights, state.prior.offset
+    names = ("score", AROUND, *looks)
+    hole = [weights.get(name, (0.0, LOOK_SD)) for name in names]
+    square = [squares.get("score", (SQUARE_WEIGHT, SQUARE_SD))]
+    return replace(
+        usual,
+        offset=offset[0],
+        offset_sd=offset[1],
+        hole_weights=tuple(mean for mean, _ in hole),
+        hole_weight_sds=tuple(sd for _, sd in hole),
+        square_weights=tuple(mean for mean, _ in square),
+        square_weight_sds=tuple(sd for _, sd in square),
+    )
 
 
 def logit(score: float) -> float:
@@ -162,20 +182,31 @@ def _region(
 ) -> Region:
     if len(table.score):
         columns = [table.score, *(table.looks[name] for name in looks)]
-        scaled = [
-            np.clip((c - m) / s, -3.0, 3.0) if s != 1.0 or m else c
-            for c, m, s in zip(columns, middle, spread, strict=True)
-        ]
+        scaled = [np.clip((c - m) / d, -4.0, 4.0) for c, m, d in zip(columns, middle, spread, strict=True)]
+        scaled.insert(1, neighbourhood(scaled[0], table.places))
         holes, places, merit = np.column_stack(scaled), table.places, table.merit
     else:
-        holes = np.array([[usual, *(0.0 for _ in looks)]])
+        holes = np.array([[usual, usual, *(0.0 for _ in looks)]])
         places, merit = np.zeros((1, 2)), np.full(1, math.nan)
+    rows, spots, outcomes = _liked(square, holes, places)
     return Region(
         key=square.area_id,
         grid=grid_id,
         place_um=(square.x_um, square.y_um),
         features=np.array([logit(square.score)]),
-        holes=holes,
-        places=places,
-        merit=merit,
+        holes=np.concatenate([holes, rows]),
+        places=np.concatenate([places, spots]),
+        merit=np.concatenate([merit, outcomes]),
+        stand_ins=len(outcomes),
     )
+
+
+def _liked(square: Square, holes: Floats, places: Floats) -> tuple[Floats, Floats, Floats]:
+    """What an operator wants more or less of, as micrographs that turned out so."""
+    rows = [(holes[i], places[i], hole.like) for i, hole in enumerate(square.holes.values()) if hole.like]
+    if square.like:
+        rows.append((holes.mean(axis=0), places.mean(axis=0), square.like))
+    rows = [row for row in rows for _ in range(LIKE_COPIES)]
+    features = np.array([row[0] for row in rows]).reshape(-1, holes.shape[1])
+    spots = np.array([row[1] for row in rows]).reshape(-1, 2)
+    return features, spots, np.array([LIKE_MERIT * row[2] for row in rows], float)

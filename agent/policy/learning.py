@@ -102,6 +102,8 @@ class Region:
         Holes as (x, y) in pitches, shape (n, 2); parts whose relative place is unknown are put far apart.
     merit
         Outcome of each hole, shape (n,), NaN where there is none yet.
+    stand_ins
+        How many rows at the end are no holes but an operator's word on how such places turn out; never forecast.
     """
 
     key: str
@@ -111,6 +113,7 @@ class Region:
     holes: Floats
     places: Floats
     merit: Floats
+    stand_ins: int = 0
     _messages: dict[Belief, Message] = field(default_factory=dict, repr=False)
 
     def message(self, belief: Belief) -> Message:
@@ -316,7 +319,9 @@ class Posterior:
         common = np.maximum(common, 0.0)
         apart = 1.0 / (self._apart_var + 1e-12)  # what tells this square from others, were offset and weights known
         alone = np.minimum(level**2 / (apart + message.precision[d, d]), common)
-        return Forecast(mean, common - alone, alone, message.wide_var, message.near_var, self.belief.chance_sd**2)
+        whole = Forecast(mean, common - alone, alone, message.wide_var, message.near_var, self.belief.chance_sd**2)
+        extra = self.regions[key].stand_ins
+        return whole.rows(np.arange(len(mean) - extra)) if extra else whole
 
 
 def _latent(expected: Floats, outcome: Floats, chance_sd: float) -> Floats:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from agent.policy.evidence import Evidence, gather
-from agent.policy.learning import Forecast, Posterior, Region
+from agent.policy.evidence import AROUND, Evidence, gather
+from agent.policy.learning import Forecast, Posterior
 from agent.session.state import OPEN_STATES, Square, State
 from agent.settings import Settings
 
@@ -74,7 +74,7 @@ def outlook(state: State, settings: Settings) -> Outlook:
     limit = settings.policy.good_ctf_angstrom
     evidence = gather(state, limit)
     posterior = Posterior(evidence.regions, evidence.belief)
-    weights, _ = posterior.weights
+    graded = Posterior(evidence.regions, evidence.belief, graded=True)
     holes: dict[str, HoleOutlook] = {}
     squares: dict[str, SquareOutlook] = {}
     for region in evidence.regions:
@@ -82,9 +82,9 @@ def outlook(state: State, settings: Settings) -> Outlook:
         if square is None:
             continue
         forecast = posterior.forecast(region.key)
-        level, _ = posterior.level(region.key)
         if square.holes:
-            _holes(holes, square, region, forecast, evidence, weights, level, limit)
+            reasons = reasons_of(evidence, posterior, region.key)
+            _holes(holes, square, forecast, graded.forecast(region.key), reasons, limit)
         squares[region.key] = _square(square, forecast, evidence)
     unvisited = [s for grid in state.grids.values() for s in grid.squares.values() if s.state in OPEN_STATES]
     unvisited = [s for s in unvisited if not s.map_frame_id]
@@ -97,23 +97,15 @@ def outlook(state: State, settings: Settings) -> Outlook:
 def _holes(
     found: dict[str, HoleOutlook],
     square: Square,
-    region: Region,
     forecast: Forecast,
-    evidence: Evidence,
-    weights: np.ndarray,
-    level: float,
+    graded: Forecast,
+    reasons: list[tuple[str, ...]],
     limit: float,
 ) -> None:
     low, high = forecast.p_interval(Z90)
-    p_good, variance = forecast.p_good, forecast.variance
-    parts = region.holes * weights
-    names = ("score", *evidence.looks)
-    around = forecast.mean - level - parts.sum(axis=1)
+    p_good, variance = forecast.p_good, graded.variance
     for i, hole in enumerate(square.holes.values()):
-        ctf = limit * math.exp(-float(forecast.mean[i]))
-        own = {f"square {level:+.2f}": level, f"exposures around {around[i]:+.2f}": float(around[i])}
-        own |= {f"{name} {parts[i, k]:+.2f}": float(parts[i, k]) for k, name in enumerate(names)}
-        largest = sorted(own, key=lambda name: (-abs(own[name]), name))[:3]
+        ctf = limit * math.exp(-float(graded.mean[i]))
         ice = hole.features.get("ice_thickness_nm")
         found[hole.area_id] = HoleOutlook(
             p_good=round(float(p_good[i]), 4),
@@ -123,8 +115,26 @@ def _holes(
             ctf_var=round(ctf**2 * float(variance[i]), 4),
             ice_nm=USUAL_ICE_NM if ice is None else ice,
             ice_var=USUAL_ICE_NM**2 * USUAL_ICE_LOG_VAR if ice is None else (0.1 * ice) ** 2,
-            reasons=tuple(name for name in largest if abs(own[name]) >= 0.005),
+            reasons=reasons[i],
         )
+
+
+def reasons_of(evidence: Evidence, posterior: Posterior, key: str) -> list[tuple[str, ...]]:
+    """For each hole of a square: the largest parts that its expected merit is made of, in words."""
+    region = posterior.regions[key]
+    forecast = posterior.forecast(key)
+    level, _ = posterior.level(key)
+    weights, _ = posterior.weights
+    parts = region.holes[: len(forecast.mean)] * weights
+    around = forecast.mean - level - parts.sum(axis=1)
+    names = ("score", AROUND, *evidence.looks)
+    found = []
+    for i in range(len(forecast.mean)):
+        own = {f"square {level:+.2f}": level, f"exposures around {around[i]:+.2f}": float(around[i])}
+        own |= {f"{name} {parts[i, k]:+.2f}": float(parts[i, k]) for k, name in enumerate(names)}
+        largest = sorted(own, key=lambda name: (-abs(own[name]), name))[:3]
+        found.append(tuple(name for name in largest if abs(own[name]) >= 0.005))
+    return found
 
 
 def _square(square: Square, forecast: Forecast, evidence: Evidence) -> SquareOutlook:

@@ -27,6 +27,7 @@ WEIGHTS = WEIGHTS / WEIGHTS.sum()
 STEPS = 10  # halvings of the price: to 1 in 1,000
 PRICES, WAYS = 40, 32  # prices that are tried, and ways that all squares may be
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53)
+SPARE = 0.9  # the toll stays below the chance of the last hole: moves cost, and chances change
 STAKE = 4  # holes after which a square is judged
 
 
@@ -99,11 +100,17 @@ class Board:
         What moves cost.
     left_minutes
         Time that is left.
+    left_exposures
+        Exposures that may still be taken. Where there are fewer than holes, each has a *toll* beside its minutes: the
+        chance of the last hole that would still get one.
     """
 
-    def __init__(self, sites: Sequence[Site], here: Here, costs: Costs, left_minutes: float) -> None:
+    def __init__(
+        self, sites: Sequence[Site], here: Here, costs: Costs, left_minutes: float, left_exposures: float = np.inf
+    ) -> None:
         self.sites = [site for site in sites if len(site.groups)]
         self.here, self.costs, self.left = here, costs, max(left_minutes, 0.0)
+        self.toll = _toll(self.sites, left_exposures)
         self._moves = np.array([self._move(site) for site in self.sites])
         self._squares = _Options.of(
             [site.forecast for site in self.sites],
@@ -112,6 +119,7 @@ class Board:
             [here.group if site.key == here.square else -1 for site in self.sites],
             costs,
             shared="level",
+            toll=self.toll,
         )
         self.price = self._price()
 
@@ -173,6 +181,7 @@ class Board:
             [0 if number == here else -1 for number in numbers],
             self.costs,
             shared="wide",
+            toll=self.toll,
         )
         moves = np.zeros(len(parts))
         worth, _ = options.worth(np.full(len(parts), self.price), moves, self.left)
@@ -192,7 +201,7 @@ class Board:
         inside = np.flatnonzero(site.groups == group)
         p = site.forecast.p_good[inside]
         order = inside[np.argsort(-p, kind="stable")]
-        worth = int((p > self.price * self.costs.hole).sum())
+        worth = int((p > self.price * self.costs.hole + self.toll).sum())
         return order[: max(worth, 1)]
 
 
@@ -209,6 +218,7 @@ class _Options(NamedTuple):
     stake: Floats  # (options, nodes): good micrographs among the holes that are looked at first
     staked: Floats  # (options,): how many these are
     hole: float
+    toll: float
 
     @classmethod
     def of(
@@ -220,6 +230,7 @@ class _Options(NamedTuple):
         costs: Costs,
         *,
         shared: str,
+        toll: float,
     ) -> "_Options":
         """The options with these holes; ``shared`` names the part of the variance that their holes have in common."""
         columns = [_chances(forecast, getattr(forecast, shared)) for forecast in forecasts]
@@ -240,7 +251,9 @@ class _Options(NamedTuple):
             stake.append(column[best].mean(axis=0) * count)
             staked.append(float(count))
         options = np.flatnonzero(np.r_[True, of_group[1:] != of_group[:-1]]) if len(of_group) else np.zeros(0, np.int64)
-        return cls(p, of_hole, starts, of_group, options, entry, scale, np.array(stake), np.array(staked), costs.hole)
+        return cls(
+            p, of_hole, starts, of_group, options, entry, scale, np.array(stake), np.array(staked), costs.hole, toll
+        )
 
     def worth(self, price: Floats, moves: Floats, left: float) -> tuple[Floats, Floats]:
         """What each option is worth at its price, shape (options,), and the minutes that it is expected to take."""
@@ -248,7 +261,7 @@ class _Options(NamedTuple):
         room = np.maximum(left - moves, 1e-6)[:, None]
         fits = np.minimum(1.0, room / np.maximum(minutes, 1e-6))
         entry = self.entry[self.options]
-        look = self.stake - (price * (self.staked * self.hole + entry))[:, None]
+        look = self.stake - (price * (self.staked * self.hole + entry) + self.staked * self.toll)[:, None]
         stay = (worth > 0) & (worth * fits > look)  # who finds it poor has paid for the look
         value = np.where(stay, worth * fits, look) @ WEIGHTS - price * moves
         time = np.where(stay, minutes * fits, (self.staked * self.hole + entry)[:, None]) @ WEIGHTS + moves
@@ -256,7 +269,7 @@ class _Options(NamedTuple):
 
     def known(self, price: Floats) -> tuple[Floats, Floats]:
         """Worth and minutes of each option if it were known how it is, both of shape (options, nodes)."""
-        over = self.p - (price * self.hole)[self.of_hole, None]
+        over = self.p - (price * self.hole + self.toll)[self.of_hole, None]
         taken = over > 0
         scale = self.scale[self.of_group, None]
         gain = np.add.reduceat(np.where(taken, over, 0.0), self.groups, axis=0) * scale
@@ -275,6 +288,17 @@ class _Options(NamedTuple):
             worth, _ = self.worth(price, moves, left)
             low, high = np.where(worth > 0, price, low), np.where(worth > 0, high, price)
         return low
+
+
+def _toll(sites: Sequence[Site], exposures: float) -> float:
+    """Chance of the last hole that gets an exposure when the best ones get them all; 0 where there are enough."""
+    if not sites or not np.isfinite(exposures):
+        return 0.0
+    p = np.concatenate([site.forecast.p_good for site in sites])
+    count = np.concatenate([np.full(len(site.groups), site.scale) for site in sites])
+    order = np.argsort(-p, kind="stable")
+    last = int(np.searchsorted(np.cumsum(count[order]), max(exposures, 1.0)))
+    return SPARE * float(p[order[last]]) if last < len(p) else 0.0
 
 
 def _ways(count: int) -> NDArray[np.int64]:

@@ -12,6 +12,11 @@ def _order(area: Square | Hole) -> tuple[bool, int, float, str]:
     return (area.word != "accepted", -area.priority, -area.score, area.area_id)
 
 
+def visited(grid: Grid) -> int:
+    """Squares of ``grid`` that the agent has visited by itself."""
+    return sum(1 for s in grid.squares.values() if s.word != "accepted" and s.state in VISITED)
+
+
 def rank_squares(
     grid: Grid, *, min_score: float, per_grid: int, autonomy: Autonomy, envelope: EnvelopeSettings
 ) -> list[Square]:
@@ -21,10 +26,7 @@ def rank_squares(
     nothing else is visited. Squares cut by the frame's edge, out of reach, or below ``min_score`` are left out.
     """
     wanted = []
-    own = 0
-    for square in grid.squares.values():
-        if square.word != "accepted" and square.state in VISITED:
-            own += 1
+    own = visited(grid)
     for square in grid.squares.values():
         if square.state not in OPEN_STATES or square.word == "rejected":
             continue

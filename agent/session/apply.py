@@ -15,6 +15,7 @@ from agent.session.state import (
     PendingFrame,
     Square,
     State,
+    Timing,
     UndoStep,
     grid_of,
     number_of,
@@ -50,6 +51,7 @@ def apply(state: State, event: ev.AnyEvent) -> State:
                 commands_issued=state.commands_issued + 1,
                 commands_since_frame=state.commands_since_frame + 1,
                 parked=False,
+                here=area_id or state.here,
             )
         case ev.CommandEnded():
             return _ended(state, event)
@@ -125,6 +127,8 @@ def _session(state: State, event: ev.AnyEvent) -> State:
                 thresholds=event.thresholds,
                 grids={grid_id: Grid(grid_id=grid_id, slot=slot) for grid_id, slot in event.grids},
             )
+        case ev.PriorRead(prior=prior):
+            return replace(state, prior=prior, timings={**prior.timings, **state.timings})
         case ev.EpochBegan(epoch=epoch, config=config):
             return replace(state, epoch=epoch, config=config, driver="", can_pilot=False)
         case ev.DriverJoined(driver=driver, can_pilot=can_pilot):
@@ -232,6 +236,8 @@ def _ended(state: State, event: ev.CommandEnded) -> State:
     state = replace(state, progress_utc=state.utc, idle_told=False)
     if entry is None:
         return state
+    if result.status == "done":
+        state = _timed(state, str(entry.command.work.__struct_config__.tag), state.utc - entry.issued_utc)
     match entry.command.work:
         case Expose(area_id=area_id, dose_e_per_a2=asked):
             if result.status in ("refused", "cancelled") and result.dose_e_per_a2 is None:
@@ -247,6 +253,13 @@ def _ended(state: State, event: ev.CommandEnded) -> State:
         case Focus() as work if result.status == "done":
             return _focused(state, entry.area_id, work)
     return state
+
+
+def _timed(state: State, kind: str, took_s: float) -> State:
+    known = state.timings.get(kind, Timing(count=0, mean_s=0.0))
+    count = known.count + 1
+    mean_s = known.mean_s + (max(took_s, 0.0) - known.mean_s) / min(count, 20)
+    return replace(state, timings={**state.timings, kind: Timing(count=count, mean_s=mean_s)})
 
 
 def _focused(state: State, area_id: str, work: Focus) -> State:

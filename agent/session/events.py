@@ -13,6 +13,7 @@ from agent.session.state import (
     Group,
     Hole,
     Phase,
+    Prior,
     Square,
 )
 
@@ -33,6 +34,12 @@ class SessionOpened(Event, frozen=True, kw_only=True, tag="session_opened"):
     thresholds: dict[str, float]
     grids: tuple[tuple[str, int | None], ...]
     models: dict[str, str] = {}
+
+
+class PriorRead(Event, frozen=True, kw_only=True, tag="prior_read"):
+    """What earlier sessions taught, as it was when this session began."""
+
+    prior: Prior
 
 
 class EpochBegan(Event, frozen=True, kw_only=True, tag="epoch_began"):
@@ -334,7 +341,8 @@ class Noticed(Event, frozen=True, kw_only=True, tag="noticed"):
 
 
 AnyEvent = (
-    SessionOpened | EpochBegan | DriverJoined | DriverLeft | Suspended | Unsuspended | PhaseChanged | FrameReceived
+    SessionOpened | PriorRead
+    | EpochBegan | DriverJoined | DriverLeft | Suspended | Unsuspended | PhaseChanged | FrameReceived
     | FrameSetAside | GridAdded | GridChanged | SquaresFound | HolesFound | GroupsPlanned | MicrographJudged
     | ObjectsDetected | SquareFavoured | AreaMeasured | PastRecalled | OrderGiven | AreaChanged | AreaPlaced
     | Remembered | UndoneOnce | Requested | SettingChanged | CommandIssued | CommandCancelled | CommandEnded

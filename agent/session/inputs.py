@@ -6,6 +6,7 @@ import msgspec
 
 from agent.control_messages import AnyVerb
 from agent.messages import CommandResult, ErrorKind, Frame, Hello, Measured, Past, ScopeState
+from agent.session.state import Prior
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +19,7 @@ class Started(Input, frozen=True, kw_only=True):
     session_id: str
     version: str
     models: dict[str, str]
+    prior: Prior | None = None
 
 
 class SaidHello(Input, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from agent.session.state import (
 )
 from agent.session.turn import Turn
 
+PINNED = 1000  # the highest priority
 OWN_CAUSES = ("errors", "grid", "moves")  # suspensions that an operator's `resume` ends
 
 
@@ -182,6 +183,14 @@ def _areas(turn: Turn, by: str, verb: say.AnyVerb) -> str:
             area = _open_area(turn, area_id, "re-ranked")
             _place(turn, by, [(area, replace(area, priority=priority, by=by))], f"rerank {area_id}")
             return f"{area_id}: priority {priority}"
+        case say.Pin(area_ids=ids):
+            return _pin(turn, by, ids)
+        case say.Ban(area_ids=ids):
+            return _ban(turn, by, ids)
+        case say.SetBudget(area_id=area_id, exposures=exposures):
+            return _budget(turn, by, area_id, exposures)
+        case say.Like() as like:
+            return _like(turn, by, like)
         case _:
             raise NotPossibleError("this verb changes nothing")
 
@@ -225,6 +234,49 @@ def _word(turn: Turn, by: str, ids: tuple[str, ...], word: str) -> str:
     if word == "accepted" and turn.state.phase == "idle":
         turn.phase("collecting", f"accepted by {by}", by)
     return f"{len(ids)} {word}"
+
+
+def _pin(turn: Turn, by: str, ids: tuple[str, ...]) -> str:
+    """Accepted, and before everything else: the first one first."""
+    _word(turn, by, ids, "accepted")
+    for place, area_id in enumerate(ids):
+        area = _known(turn, area_id)
+        pinned = replace(area, priority=PINNED - place, why=f"pinned by {by}")
+        turn.emit(ev.AreaPlaced(area=pinned, request="pin", decision=Decision(why=pinned.why, by=by)))
+        square = turn.state.square(area_id)
+        if is_hole(area_id) and square is not None and square.state in OPEN_STATES and square.word != "accepted":
+            raise NotPossibleError(f"{area_id} lies in {square.area_id}, which has no map yet: pin the square")
+    return f"{', '.join(ids[:3])}{' …' if len(ids) > 3 else ''} next"
+
+
+def _ban(turn: Turn, by: str, ids: tuple[str, ...]) -> str:
+    """Rejected, also where it is under way; a begun exposure ends by itself."""
+    for area_id in ids:
+        if _known(turn, area_id).state in ("busy", "exposed"):
+            _skip(turn, by, area_id)
+    rest = tuple(i for i in ids if _known(turn, i).word != "rejected")
+    if rest:
+        _word(turn, by, rest, "rejected")
+    return f"{len(ids)} banned"
+
+
+def _budget(turn: Turn, by: str, area_id: str, exposures: int | None) -> str:
+    square = _known(turn, area_id)
+    if not isinstance(square, Square):
+        raise NotPossibleError(f"{area_id} is a hole; a budget is for a square")
+    _place(turn, by, [(square, replace(square, budget=exposures))], f"budget {area_id}")
+    if exposures is not None and square.state == "done" and square.word != "rejected":
+        turn.area(area_id, "mapped", Decision(why=f"budget {exposures} by {by}", by=by))
+    return f"{area_id}: {'as everywhere' if exposures is None else f'{exposures} exposures'}"
+
+
+def _like(turn: Turn, by: str, like: say.Like) -> str:
+    area = _known(turn, like.area_id)
+    value = 0 if like.forget else 1 if like.more else -1
+    _place(turn, by, [(area, replace(area, like=value))], f"like {like.area_id}")
+    if turn.settings.policy.name != "learning":
+        return f"{like.area_id} noted; policy.name is {turn.settings.policy.name}, which does not learn"
+    return f"{'no wish about' if like.forget else 'more like' if like.more else 'fewer like'} {like.area_id}"
 
 
 def _skip(turn: Turn, by: str, area_id: str) -> str:

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from agent.messages import AcquireAtlas, ErrorKind, Expose, Focus, LoadGrid, MapSquare, Park
-from agent.policy import atlas, grouping, selection
+from agent.policy import atlas, grouping, live, selection
 from agent.session import events as ev
 from agent.session.state import OPEN_STATES, Decision, Grid, Group, Hole, Square
 from agent.session.turn import Turn
@@ -63,10 +63,12 @@ def _spent(turn: Turn) -> str:
 
 def _wind_up(turn: Turn) -> bool:
     state = turn.state
-    square = _under_way(state.grid) if state.grid else None
+    square = _under_way(turn, state.grid) if state.grid else None
     if state.pending:
         return False
     if state.stop_after == "square" and square is not None and state.may_command and state.autonomy != "suggest":
+        if turn.settings.policy.name == "learning":
+            return _learned(turn, state.grids[state.grid_id], 0, only=square.area_id)
         return _collect(turn, square)
     if not state.parked and state.mode == "pilot":
         if not state.can_pilot:  # it is parked as soon as its driver is back; until then the driver keeps it safe
@@ -122,11 +124,13 @@ def _end_atlas(turn: Turn, grid: Grid) -> bool:
     return True
 
 
-def _under_way(grid: Grid) -> Square | None:
-    for square in grid.squares.values():
-        if square.state == "mapped" and square.word != "rejected":
-            return square
-    return None
+def _under_way(turn: Turn, grid: Grid) -> Square | None:
+    """The square at hand, else the first that was begun."""
+    here = turn.state.square(turn.state.here) if turn.state.here else None
+    begun = [s for s in grid.squares.values() if s.state == "mapped" and s.word != "rejected"]
+    if here is not None and any(square.area_id == here.area_id for square in begun):
+        return here
+    return begun[0] if begun and turn.settings.policy.name == "score-order" else None
 
 
 def _screen(turn: Turn, grid: Grid) -> bool:
@@ -134,7 +138,9 @@ def _screen(turn: Turn, grid: Grid) -> bool:
     if exposed >= (limit := turn.settings.budget.exposures_per_grid):
         turn.grid(grid.grid_id, "done", f"the grid's budget of {limit} exposures is spent (budget.exposures_per_grid)")
         return True
-    square = _under_way(grid)
+    if turn.settings.policy.name == "learning":
+        return _learned(turn, grid, exposed)
+    square = _under_way(turn, grid)
     if square is not None:
         return _collect(turn, square)
     state = turn.state
@@ -147,6 +153,12 @@ def _screen(turn: Turn, grid: Grid) -> bool:
     )
     if ranked:
         return _map(turn, ranked)
+    return _leave(turn, grid, f"no square left that is wanted; {exposed} holes exposed")
+
+
+def _leave(turn: Turn, grid: Grid, why: str) -> bool:
+    """Nothing is left to do on this grid by itself: the next one, or waiting for an operator's word."""
+    state = turn.state
     if state.autonomy == "approve":
         if not state.parked:  # nobody knows how long it waits: the specimen is not left under the beam
             turn.command(Park(why=WAITING), "", Decision(why=WAITING))
@@ -154,8 +166,66 @@ def _screen(turn: Turn, grid: Grid) -> bool:
             turn.phase("idle", WAITING)
             turn.emit(ev.Noticed(severity="info", text=f"{WAITING}, or to skip {grid.grid_id}, or to stop"))
         return False
-    turn.grid(grid.grid_id, "done", f"no square left that is wanted; {exposed} holes exposed")
+    turn.grid(grid.grid_id, "done", why)
     return True
+
+
+def _learned(turn: Turn, grid: Grid, exposed: int, only: str = "") -> bool:
+    """One step of the learning policy: groups where they are missing, else the place that pays most.
+
+    With ``only`` nothing but this square is gone on with.
+    """
+    state, settings = turn.state, turn.settings
+    mapped = []
+    for square in grid.squares.values():
+        if square.state != "mapped" or square.word == "rejected" or (only and square.area_id != only):
+            continue
+        groups = _groups(turn, square)
+        if groups is not None:
+            return _regroup(turn, square, groups)
+        holes = _wanted(turn, square)
+        quota = _quota(turn, square)
+        if quota or any(hole.word == "accepted" for hole in holes.values()):
+            mapped.append((square, holes, quota))
+        else:
+            done = sum(1 for hole in square.holes.values() if hole.frame_id)
+            why = Decision(why=f"{done} of {len(square.holes)} holes exposed, enough or all wanted")
+            turn.area(square.area_id, "done", why)
+            return True
+    ranked = selection.rank_squares(
+        grid,
+        min_score=state.thresholds["square_score"],
+        per_grid=len(grid.squares) if selection.visited(grid) < state.thresholds["squares_per_grid"] else 0,
+        autonomy=state.autonomy,
+        envelope=settings.interlocks,
+    )
+    unmapped = [] if only else ranked
+    waiting = 0 if only else sum(1 for other in state.grids.values() if other.state == "waiting")
+    choice = live.choose(state, settings, mapped=mapped, unmapped=unmapped, waiting_grids=waiting)
+    square_now = state.square(choice.square_id) if choice.square_id else None
+    if square_now is None and only:
+        turn.area(only, "done", Decision(why=choice.why))
+        return True
+    if square_now is None:
+        return _leave(turn, grid, f"{choice.why}; {exposed} holes exposed")
+    if choice.group < 0:
+        return _go_map(turn, square_now, _decision(turn, choice, square_now, square_now.frame_id))
+    group = square_now.groups[choice.group]
+    holes_now = [square_now.holes[hole_id] for hole_id in choice.hole_ids]
+    return _shoot(turn, square_now, group, holes_now, choice)
+
+
+def _decision(turn: Turn, choice: "live.Choice", area: Square | Hole, frame_id: str) -> Decision:
+    word = f"accepted by {area.by}; " if area.word == "accepted" and isinstance(area, Hole) else ""
+    return Decision(
+        why=word + choice.why,
+        by=area.by if area.word else "agent",
+        model="learning",
+        config=turn.state.config,
+        frame_id=frame_id,
+        score=choice.p_good,
+        runner_up=choice.runner_up,
+    )
 
 
 def _map(turn: Turn, ranked: list[Square]) -> bool:
@@ -168,6 +238,10 @@ def _map(turn: Turn, ranked: list[Square]) -> bool:
         score=square.score,
         runner_up=f"{ranked[1].area_id} ({ranked[1].score:.2f})" if len(ranked) > 1 else "",
     )
+    return _go_map(turn, square, decision)
+
+
+def _go_map(turn: Turn, square: Square, decision: Decision) -> bool:
     turn.area(square.area_id, "busy", decision)
     work = MapSquare(
         area_id=square.area_id,
@@ -190,11 +264,7 @@ def _why(area: Square | Hole, else_: str) -> str:
 def _collect(turn: Turn, square: Square) -> bool:
     groups = _groups(turn, square)
     if groups is not None:
-        holes = sum(1 for group in groups for hole_id in group.hole_ids if square.holes[hole_id].state in OPEN_STATES)
-        why = f"{holes} holes in {len(groups)} groups, image shift up to {turn.settings.holes.max_image_shift_um:g} µm"
-        decision = Decision(why=why, config=turn.state.config)
-        turn.emit(ev.GroupsPlanned(square_id=square.area_id, groups=groups, decision=decision))
-        return True
+        return _regroup(turn, square, groups)
     for group in square.groups.values():
         here = [square.holes[hole_id] for hole_id in group.hole_ids if square.holes[hole_id].state in OPEN_STATES]
         if here:
@@ -206,16 +276,38 @@ def _collect(turn: Turn, square: Square) -> bool:
     return True
 
 
+def _regroup(turn: Turn, square: Square, groups: tuple[Group, ...]) -> bool:
+    holes = sum(1 for group in groups for hole_id in group.hole_ids if square.holes[hole_id].state in OPEN_STATES)
+    why = f"{holes} holes in {len(groups)} groups, image shift up to {turn.settings.holes.max_image_shift_um:g} µm"
+    if turn.settings.policy.name == "learning":
+        why += f"; {_quota(turn, square)} of them at the most, as they turn out"
+    decision = Decision(why=why, config=turn.state.config)
+    turn.emit(ev.GroupsPlanned(square_id=square.area_id, groups=groups, decision=decision))
+    return True
+
+
+def _wanted(turn: Turn, square: Square) -> dict[str, Hole]:
+    """Holes of ``square`` that may be exposed, best score first."""
+    hole_score, envelope = turn.state.thresholds["hole_score"], turn.settings.interlocks
+    return {h.area_id: h for h in selection.candidates(square, min_score=hole_score, envelope=envelope)}
+
+
+def _quota(turn: Turn, square: Square) -> int:
+    """How many more holes the square's budget allows, beside those that an operator accepted."""
+    shot = sum(1 for h in square.holes.values() if h.word != "accepted" and (h.dose_e_per_a2 > 0 or h.frame_id))
+    usual = int(turn.state.thresholds["exposures_per_square"])
+    budget = usual if square.budget is None else square.budget
+    free = sum(1 for hole in _wanted(turn, square).values() if hole.word != "accepted")
+    return min(free, max(0, budget + square.more_exposures - shot))
+
+
 def _groups(turn: Turn, square: Square) -> tuple[Group, ...] | None:
     """The groups of ``square`` where they have to change, else None: begun ones stay, the others are made anew."""
     holes = square.holes
-    hole_score, envelope = turn.state.thresholds["hole_score"], turn.settings.interlocks
-    wanted = {h.area_id: h for h in selection.candidates(square, min_score=hole_score, envelope=envelope)}
+    wanted = _wanted(turn, square)
     free = [hole_id for hole_id, hole in wanted.items() if hole.word != "accepted"]
-    shot = [h for h in holes.values() if h.word != "accepted" and (h.dose_e_per_a2 > 0 or h.frame_id)]
-    quota = min(
-        len(free), max(0, int(turn.state.thresholds["exposures_per_square"]) + square.more_exposures - len(shot))
-    )
+    # who learns picks from all of them as they turn out, and keeps to the budget then
+    quota = len(free) if turn.settings.policy.name == "learning" else _quota(turn, square)
     grouped = {i for group in square.groups.values() for i in group.hole_ids if holes[i].state in OPEN_STATES}
     accepted = wanted.keys() - set(free)
     if grouped <= wanted.keys() and accepted <= grouped and len(grouped - accepted) == quota:
@@ -240,22 +332,28 @@ def _groups(turn: Turn, square: Square) -> tuple[Group, ...] | None:
     return (*begun, *fresh)
 
 
-def _shoot(turn: Turn, square: Square, group: Group, holes: list[Hole]) -> bool:
+def _shoot(turn: Turn, square: Square, group: Group, holes: list[Hole], choice: "live.Choice | None" = None) -> bool:
     exposure = turn.settings.exposure
     steps = selection.defocus_steps(*exposure.defocus_um, exposure.defocus_step_um)
     if exposure.autofocus and not group.focused:
         work = Focus(area_id=square.area_id, x_um=group.focus_x_um, y_um=group.focus_y_um, defocus_um=steps[0])
         why = f"group {group.number} of {square.area_id}: {len(holes)} holes, focus spot off the holes"
-        turn.command(work, square.area_id, Decision(why=why))
+        if choice is not None:
+            why += f"; the first, {holes[0].area_id}: {choice.why}"
+        turn.command(work, square.area_id, Decision(why=why, runner_up=choice.runner_up if choice else ""))
         return False
     hole = holes[0]
-    decision = Decision(
-        why=_why(hole, f"group {group.number}"),
-        by=hole.by if hole.word else "agent",
-        config=turn.state.config,
-        frame_id=square.map_frame_id,
-        score=hole.score,
-        runner_up=f"{holes[1].area_id} ({holes[1].score:.2f})" if len(holes) > 1 else "",
+    decision = (
+        _decision(turn, choice, hole, square.map_frame_id)
+        if choice is not None
+        else Decision(
+            why=_why(hole, f"group {group.number}"),
+            by=hole.by if hole.word else "agent",
+            config=turn.state.config,
+            frame_id=square.map_frame_id,
+            score=hole.score,
+            runner_up=f"{holes[1].area_id} ({holes[1].score:.2f})" if len(holes) > 1 else "",
+        )
     )
     turn.area(hole.area_id, "busy", decision)
     shot = Expose(

@@ -48,6 +48,8 @@ def started(turn: Turn, what: inp.Started) -> None:
                 models=what.models,
             )
         )
+        if what.prior is not None:
+            turn.emit(ev.PriorRead(prior=what.prior))
     turn.emit(ev.EpochBegan(epoch=turn.state.epoch + 1, config=config, version=what.version))
     if turn.state.epoch == 1:
         turn.phase("collecting", "the session has begun")

@@ -63,6 +63,7 @@ class Hole(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     defocus_um: float | None = None
     quality: float | None = None
     quality_label: str = ""
+    like: int = 0  # an operator wants more (1) or less (-1) like this
     features: dict[str, float] = {}  # as found; once its micrograph is judged, what was measured there
     looks: dict[str, float] = {}  # what the medium-mag frame had shown, kept when ``features`` was measured anew
     map_frame_id: str = ""  # the medium-mag frame it was found on
@@ -125,6 +126,8 @@ class Square(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     visited: bool = False  # one of its holes was exposed or measured, or the microscope software says so
     features: dict[str, float] = {}
     holes: dict[str, Hole] = {}
+    budget: int | None = None  # exposures that an operator allows here; None: as everywhere
+    like: int = 0  # an operator wants more (1) or less (-1) like this
     more_exposures: int = 0  # beyond the usual number: it is rich in what a detector looks for
     favoured: tuple[str, ...] = ()  # the rules that said so
     holes_ever: int = 0  # the highest hole number that was ever given: ids are not used again
@@ -174,11 +177,30 @@ class Outstanding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     frames: tuple[str, ...] = ()
 
 
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """How long commands of one kind take, from their issue to their end: a mean that forgets slowly."""
+
+    count: int
+    mean_s: float
+
+
 class UndoStep(msgspec.Struct, frozen=True, kw_only=True):
     """How the areas of one override were before it."""
 
     what: str
     before: tuple[Square | Hole, ...]
+
+
+class Prior(msgspec.Struct, frozen=True, kw_only=True):
+    """What earlier sessions taught: weights as (mean, standard deviation) by feature, timings, and its source."""
+
+    offset: tuple[float, float]
+    hole_weights: dict[str, tuple[float, float]] = {}
+    square_weights: dict[str, tuple[float, float]] = {}
+    timings: dict[str, Timing] = {}
+    sessions: int = 1
+    exposures: int = 0
+    source: str = ""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,6 +240,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     progress_utc: float = 0.0  # when something was last finished
     idle_told: bool = False
     undo: tuple[UndoStep, ...] = ()
+    here: str = ""  # the square or hole that the last command was for
+    timings: dict[str, Timing] = {}  # by kind of command
+    prior: Prior | None = None  # what earlier sessions of the project taught
 
     @property
     def grid(self) -> Grid | None:

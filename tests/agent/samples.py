@@ -5,7 +5,7 @@ from typing import Any
 from agent import control_messages as say
 from agent import messages as m
 from agent.session import events as ev
-from agent.session.state import Decision, Group, Hole, Square
+from agent.session.state import Decision, Group, Hole, Prior, Square, Timing
 from tests.helpers import frame_of, image_of
 
 STAGE = m.Stage(x_um=-1.5, y_um=2.25, z_um=3.0, tilt_deg=-4.0)
@@ -144,6 +144,10 @@ VERBS: tuple[say.AnyVerb, ...] = (
     say.AddTarget(x_um=1.0, y_um=2.0, square_id="G1-S001"),
     say.MoveTarget(area_id="G1-S001", x_um=1.0, y_um=2.0),
     say.Rerank(area_id="G1-S001", priority=5),
+    say.Pin(area_ids=("G1-S001-H001",)),
+    say.Ban(area_ids=("G1-S001",)),
+    say.SetBudget(area_id="G1-S001", exposures=3),
+    say.Like(area_id="G1-S001-H001", more=False),
     say.SetThreshold(name="hole_score", value=0.5),
     say.SetAutonomy(level="approve"),
     say.SetMode(mode="advisor"),
@@ -210,6 +214,14 @@ EVENTS: tuple[ev.AnyEvent, ...] = (
         thresholds={"hole_score": 0.3},
         grids=(("G1", None), ("G2", 2)),
         models={"low": "m f"},
+    ),
+    ev.PriorRead(
+        prior=Prior(
+            offset=(-0.1, 0.2),
+            hole_weights={"score": (0.1, 0.05)},
+            timings={"expose": Timing(count=3, mean_s=20.0)},
+            source="sessions/last",
+        )
     ),
     ev.EpochBegan(epoch=2, config="c", version="0"),
     ev.DriverJoined(driver="scope", software="Sim", can_pilot=True, state=SCOPE),

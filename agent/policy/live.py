@@ -1,0 +1,272 @@
+"""The learning policy in a live session: the learner and the planner over the squares of the grid on the stage."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.policy import costs as prices
+from agent.policy.evidence import Evidence, gather
+from agent.policy.learning import Forecast, Posterior
+from agent.policy.outlook import reasons_of
+from agent.policy.planning import Board, Here, Option, Site
+from agent.session.state import OPEN_STATES, Hole, Square, State, is_hole, square_of
+from agent.settings import Settings
+
+LEAST_CHANCE = 0.02  # below, an exposure is a waste of dose even where time is left
+SURE = 3.0  # merit of what an operator accepted, as the planner sees it
+UNKNOWN_GRID_SD = 0.4  # how much a grid that was not seen yet may differ from what is known
+
+
+class Choice(NamedTuple):
+    """What is next, and why.
+
+    Parameters
+    ----------
+    square_id
+        Square to go to, or to stay at; empty: nothing on this grid is worth its time.
+    group
+        Group of holes in it; -1 where the square has to be mapped first.
+    hole_ids
+        Holes of that group in the order in which they are worth it.
+    p_good, low, high
+        Chance of a good micrograph there, and its 90 % interval.
+    why, runner_up
+        In words.
+    """
+
+    square_id: str
+    group: int = -1
+    hole_ids: tuple[str, ...] = ()
+    p_good: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    why: str = ""
+    runner_up: str = ""
+
+
+class View(NamedTuple):
+    """What is expected at this moment; made once and asked often."""
+
+    evidence: Evidence
+    posterior: Posterior
+
+
+def view(state: State, settings: Settings) -> View:
+    """What is expected of every square and hole of the session."""
+    evidence = gather(state, settings.policy.good_ctf_angstrom)
+    return View(evidence, Posterior(evidence.regions, evidence.belief))
+
+
+def chances(seen: View, square: Square) -> dict[str, float]:
+    """Probability of a good micrograph of each hole of a mapped square."""
+    p = seen.posterior.forecast(square.area_id).p_good
+    return dict(zip(square.holes, p.tolist(), strict=False))
+
+
+def choose(
+    state: State,
+    settings: Settings,
+    *,
+    mapped: Sequence[tuple[Square, dict[str, Hole], int]],
+    unmapped: Sequence[Square],
+    waiting_grids: int,
+) -> Choice:
+    """The next square and group.
+
+    Parameters
+    ----------
+    mapped
+        Squares with holes that may be exposed: the square, those holes, and how many more of them its budget allows.
+    unmapped
+        Squares that may be mapped, what an operator wants first.
+    waiting_grids
+        How many grids were not seen yet: time may be better spent there.
+    """
+    seen = view(state, settings)
+    cost = prices.learned(state, autofocus=settings.exposure.autofocus)
+    left = left_minutes(state, settings)
+    sites: list[Site] = []
+    ids: dict[str, list[str]] = {}
+    for square, holes, quota in mapped:
+        site, order = _mapped(seen, square, holes, quota)
+        if order:
+            sites.append(site)
+            ids[square.area_id] = order
+    per_square = int(state.thresholds["exposures_per_square"])
+    sites += [_unmapped(seen, state, square, per_square) for square in unmapped]
+    squares_per_grid = max(1, int(state.thresholds["squares_per_grid"]))
+    sites += [
+        _unseen_grid(seen, n, per_square * squares_per_grid, squares_per_grid, state) for n in range(waiting_grids)
+    ]
+    board = Board(sites, _here(state), cost, left, settings.budget.exposures - state.exposures)
+    options = board.squares()
+    on_grid = [option for option in options if not option.key.startswith("?")]
+    wanted = [option for option in on_grid if option.p_good >= LEAST_CHANCE or _is_wanted(state, option.key)]
+    ordered = any(_is_wanted(state, option.key) for option in wanted)
+    if not wanted or (options[0].key.startswith("?") and not ordered):
+        best = f"the best here is {_short(on_grid[0])}" if on_grid else "no hole or square is left here"
+        elsewhere = f", a grid not seen yet promises {options[0].rate:.2f}/min" if options and waiting_grids else ""
+        return Choice("", why=f"{best}{elsewhere}")
+    wanted.sort(key=lambda option: not _is_wanted(state, option.key))
+    first = wanted[0]
+    other = next((option for option in options if option.key != first.key), None)
+    if first.key not in ids:
+        return _to_map(seen, state, first, other, board)
+    return _to_shoot(seen, state, settings, first, other, board, ids[first.key])
+
+
+def left_minutes(state: State, settings: Settings) -> float:
+    """Time that is left of the session's hours."""
+    hours = settings.budget.hours * 60.0 - (state.utc - state.started_utc) / 60.0
+    return max(0.0, hours)
+
+
+def _is_wanted(state: State, key: str) -> bool:
+    square = state.square(key)
+    if square is None:
+        return False
+    if square.word == "accepted" and not square.map_frame_id:
+        return True
+    return any(h.word == "accepted" and h.state in OPEN_STATES and not h.visited for h in square.holes.values())
+
+
+def _most_wanted(square: Square, order: list[str], hole_ids: tuple[str, ...]) -> int:
+    """Priority of what an operator wants most in a group; -1 where nothing was accepted there."""
+    wanted = (square.holes[i].priority for i in hole_ids if i in order and square.holes[i].word == "accepted")
+    return max(wanted, default=-1)
+
+
+def _here(state: State) -> Here:
+    square = state.square(state.here) if state.here else None
+    if square is None:
+        return Here(state.grid_id)
+    hole = state.hole(state.here) if is_hole(state.here) else None
+    if hole is None:  # focused there last: the group whose focus was found and of which nothing was shot yet
+        ready = (
+            n
+            for n, g in square.groups.items()
+            if g.focused and all(square.holes[i].state in OPEN_STATES for i in g.hole_ids if i in square.holes)
+        )
+        return Here(state.grid_id, square.area_id, next(ready, -1))
+    group = hole.group if hole.group is not None else -1
+    return Here(state.grid_id, square_of(state.here), group)
+
+
+def _mapped(seen: View, square: Square, holes: dict[str, Hole], quota: int) -> tuple[Site, list[str]]:
+    index = {area_id: i for i, area_id in enumerate(square.holes)}
+    forecast = seen.posterior.forecast(square.area_id)
+    mean = forecast.mean.copy()
+    for area_id, hole in holes.items():
+        if hole.word == "accepted":
+            mean[index[area_id]] = SURE + 0.01 * hole.priority
+    forecast = forecast._replace(mean=mean)
+    free = [i for i in holes if holes[i].word != "accepted"]
+    p = forecast.p_good
+    free.sort(key=lambda i: (-holes[i].priority, -p[index[i]], i))
+    taken = set(free[: max(quota, 0)]) | (holes.keys() - set(free))
+    order = [(group.number, i) for group in square.groups.values() for i in group.hole_ids if i in taken]
+    order.sort(key=lambda item: item[0])
+    rows = np.array([index[i] for _, i in order], np.int64)
+    site = Site(
+        square.area_id,
+        square.area_id.rsplit("-S", 1)[0],
+        forecast.rows(rows),
+        np.array([g for g, _ in order], np.int64),
+    )
+    return site, [i for _, i in order]
+
+
+def _unmapped(seen: View, state: State, square: Square, per_square: int) -> Site:
+    forecast = seen.posterior.forecast(square.area_id).rows(np.zeros(1, np.int64))
+    if square.word == "accepted" or square.priority:
+        forecast = forecast._replace(
+            mean=forecast.mean + (SURE if square.word == "accepted" else 0.3 * square.priority)
+        )
+    expected = seen.evidence.holes_per_um2 * square.size_um**2
+    budget = per_square if square.budget is None else square.budget
+    scale = max(1.0, min(expected, float(budget + square.more_exposures)))
+    grid = square.area_id.rsplit("-S", 1)[0]
+    return Site(
+        square.area_id, grid, forecast, np.zeros(1, np.int64), scale, prices.seconds(state, "map_square") / 60.0
+    )
+
+
+def _unseen_grid(seen: View, number: int, holes: int, squares: int, state: State) -> Site:
+    levels = [seen.posterior.level(key) for key in list(seen.posterior.regions)[:200]]
+    mean = float(np.mean([level for level, _ in levels])) if levels else seen.evidence.belief.offset
+    one = np.ones(1)
+    forecast = Forecast(
+        mean * one, 0.05 * one, UNKNOWN_GRID_SD**2 * one, 0 * one, 0 * one, seen.evidence.belief.chance_sd**2
+    )
+    maps = squares * prices.seconds(state, "map_square") / 60.0
+    return Site(f"?{number}", f"?{number}", forecast, np.zeros(1, np.int64), float(max(holes, 1)), maps)
+
+
+def _short(option: Option) -> str:
+    return f"{option.key} ({option.p_good:.2f}, {option.rate:.2f}/min)"
+
+
+def _to_map(seen: View, state: State, first: Option, other: Option | None, board: Board) -> Choice:
+    forecast = seen.posterior.forecast(first.key)
+    low, high = forecast.p_interval()
+    square = state.square(first.key)
+    reasons = reasons_of(seen.evidence, seen.posterior, first.key)
+    why = (
+        f"{forecast.p_good[0]:.2f} of its micrographs good ({low[0]:.2f}–{high[0]:.2f}), about {first.expected:.0f}"
+        f" to be had, {first.minutes:.1f} min to get there, {first.rate:.2f} good/min (time: {board.price:.2f}):"
+        f" {', '.join(reasons[0]) or 'nothing known yet'}"
+    )
+    if square is not None and square.word == "accepted":
+        why = f"accepted by {square.by}; {why}"
+    return Choice(
+        first.key,
+        -1,
+        (),
+        round(float(forecast.p_good[0]), 4),
+        float(low[0]),
+        float(high[0]),
+        why,
+        _short(other) if other else "",
+    )
+
+
+def _to_shoot(
+    seen: View, state: State, settings: Settings, first: Option, other: Option | None, board: Board, order: list[str]
+) -> Choice:
+    square = state.square(first.key)
+    assert square is not None  # noqa: S101 - it is among the mapped ones
+    groups = board.groups(first.key)
+    accepted = {
+        n
+        for n, g in square.groups.items()
+        if any(square.holes[i].word == "accepted" and i in order for i in g.hole_ids)
+    }
+    groups.sort(key=lambda option: option.group not in accepted)
+    group = groups[0]
+    holes = tuple(order[row] for row in board.holes(first.key, group.group))
+    index = list(square.holes).index(holes[0])
+    forecast = seen.posterior.forecast(first.key)
+    low, high = forecast.p_interval()
+    reasons = reasons_of(seen.evidence, seen.posterior, first.key)[index]
+    rest = f"; then {square.area_id} group {groups[1].group} ({groups[1].p_good:.2f})" if len(groups) > 1 else ""
+    why = (
+        f"good with {forecast.p_good[index]:.2f} ({low[index]:.2f}–{high[index]:.2f}), {group.minutes:.1f} min,"
+        f" time is worth {board.price:.2f} good/min: {', '.join(reasons) or 'nothing known yet'}"
+    )
+    runner = holes[1] if len(holes) > 1 else ""
+    if runner:
+        p = float(forecast.p_good[list(square.holes).index(runner)])
+        shown = f"{runner} ({p:.2f})"
+    else:
+        shown = _short(other) if other else ""
+    return Choice(
+        first.key,
+        group.group,
+        holes,
+        round(float(forecast.p_good[index]), 4),
+        round(float(low[index]), 4),
+        round(float(high[index]), 4),
+        why,
+        shown + (rest if not runner else ""),
+    )

@@ -16,6 +16,7 @@ from models.gold import FastDetector, find
 from models.gold.fast import apart
 from models.gold.matching import matched
 from models.gold.records import Candidate
+from simulators.specimen import Specimen, SpecimenSettings, View
 from simulators.specimen.immunogold import DIFFICULTIES, Look, render
 
 pytestmark = pytest.mark.timeout(400)  # real programs and networks, on any machine
@@ -138,13 +139,23 @@ def test_of_two_marks_in_one_place_the_better_stays():
     assert [(c.x, c.score) for c in kept] == [(10, 0.9), (30, 0.5)]
 
 
-def test_the_live_detector_counts_by_size():
-    image = made("easy", 1.126, 900)
+@pytest.mark.parametrize(("angstrom", "side"), [(5.0, 900), (10.0, 700)])
+def test_the_live_detector_counts_the_gold_of_the_simulated_microscope(angstrom, side):
+    # gold in ice, drawn by another simulator than the one that the network learned from
+    specimen = Specimen(SpecimenSettings(seed=3, content=("gold",)))
+    square = next(s for s in specimen.squares if s.state == "good")
+    hole = next(h for h in specimen.holes(square.index) if h.state == "good")
+    view = View(hole.x_um, hole.y_um, angstrom, (side, side), dose_e_per_a2=40, defocus_um=1.0)
     detector = build_detector("gold", InferenceSettings(gold_sizes_nm=(6.0, 12.0)))
-    finding = detector.detect(image.image, 11.26)
+    finding = detector.detect(specimen.render(view), angstrom)
     for size in (6, 12):
-        truth = sum(b.nominal_nm == size for b in image.beads)
-        assert finding.counts[f"{size} nm"] == pytest.approx(truth, abs=max(2, 0.1 * truth))
+        truth = sum(o.kind == f"gold{size}" for o in specimen.objects(view))
+        assert truth > 3
+        assert finding.counts[f"{size} nm"] == pytest.approx(truth, abs=max(3, 0.15 * truth))
     assert finding.doubt == ""
-    assert detector.detect(image.image, None).note.startswith("the frame has no pixel size")
-    assert "gold is looked for" in detector.detect(image.image, 600.0).note
+
+
+def test_a_frame_that_cannot_be_judged_says_why():
+    detector = build_detector("gold", InferenceSettings())
+    assert detector.detect(made().image, None).note.startswith("the frame has no pixel size")
+    assert "gold is looked for" in detector.detect(made().image, 600.0).note

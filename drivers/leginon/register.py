@@ -3,6 +3,7 @@
 A *run* is what Leginon calls a session. A new one archives the runs before it; their ids stay theirs.
 """
 
+import fcntl
 import itertools
 import json
 import sqlite3
@@ -190,12 +191,18 @@ class Register:
     Raises
     ------
     BadFileError
-        If the file is no register, or of a newer version.
+        If the file is no register, of a newer version, or in use.
     """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._held = path.with_suffix(".lock").open("a")  # dies with its process
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._held.close()
+            raise BadFileError(f"{path}: another Leginon driver uses it; give each its own daemon.folder") from error
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
@@ -212,14 +219,18 @@ class Register:
                 self._db.execute("INSERT OR IGNORE INTO about VALUES ('name', ?)", (f"R{uuid.uuid4().hex[:12]}",))
                 if not self._one("SELECT count(*) FROM runs"):
                     self._new_run()
+        except BadFileError:
+            self.close()
+            raise
         except sqlite3.DatabaseError as error:
-            self._db.close()
+            self.close()
             raise BadFileError(f"{path}: no register of this driver: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._db.close()
+            self._held.close()
 
     @contextmanager
     def _change(self) -> Iterator[None]:

@@ -25,6 +25,7 @@ from drivers.leginon.table import holes_csv, squares_csv
 
 log = structlog.get_logger("leginon")
 GLANCE_S = 2.0  # so long a daemon is waited for where the answer is good without it
+LOOK_S = 10.0  # and its answer is waited for so long
 PATIENCE_S = 5.0  # and so long where it is not: it may just have been started
 
 
@@ -134,7 +135,7 @@ class Service:
         """What the daemon says of the squares now, where it is there: without it the register is the answer."""
         with contextlib.suppress(NotNowError, LinkError, TimeoutError):
             await self._until_there(GLANCE_S)
-            async with asyncio.timeout(self.settings.http.answer_s):
+            async with asyncio.timeout(min(LOOK_S, self.settings.http.answer_s)):  # it may have died a moment ago
                 view = await self.courier.look(grid_ids=tuple(names))
             return {square.area_id: square for square in view.squares}
         return {}

@@ -8,9 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
 from agent import control_messages as say
+from agent.errors import BadFileError
+from drivers.leginon.register import Register
 from simulators.leginon import reader
 from tests.drivers.leginon_scene import Scene, blocks, discs, driver_settings, driving, raster, scene
 from tests.helpers import ask
@@ -383,6 +386,23 @@ async def test_an_image_of_a_square_that_nobody_knows_gets_its_holes(stage: Scen
     ids = {"grid_id": 7, "tile_id": 11, "square_id": 5_000, "mm_img_id": 101}
     assert len(await do(stage.calls.push_and_evaluate_mm, HOLES.T.copy(), **ids)) == len(CENTRES)
     assert len(await do(stage.calls.current_lm_state)) == 9
+
+
+async def test_an_image_with_one_hole_is_answered_with_one_whole_row(stage: Scene) -> None:
+    squares = await pushed(stage)
+    y, x = np.mgrid[:256, :256]
+    image = np.random.default_rng(3).normal(100.0, 4.0, (256, 256))
+    image += 60.0 * np.clip(40.5 - np.hypot(x - 128, y - 120), 0.0, 1.0)
+    ids = {"grid_id": 7, "tile_id": 11, "square_id": squares[0]["square_id"], "mm_img_id": 77}
+    found = await do(stage.calls.push_and_evaluate_mm, image.astype(np.float32), **ids)
+    few = [line for line in stage.calls.warnings if "lattice needs two" in line]
+    assert stage.calls.warnings == few  # Leginon gives that image no target; nothing else is wrong
+    assert all(row["score"] is not None and row["radius"] > 0 for row in found)
+
+
+async def test_a_second_driver_on_the_same_folder_is_refused(stage: Scene) -> None:
+    with pytest.raises(BadFileError, match="another Leginon driver"):
+        Register(stage.driver.settings.daemon.folder / "register.sqlite")
 
 
 async def test_only_who_is_allowed_may_ask_and_how_much_is_bounded(tmp_path: Path) -> None:

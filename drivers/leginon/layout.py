@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 TILE_FIELD_UM = 500.0  # what an atlas tile shows, about, where nobody says it
+LARGEST_FIELD_UM = 1_400.0  # 25 tiles of this field find room, and cover any grid; larger ones are drawn smaller
 SQUARE_FIELD_UM = 50.0  # what a hole image of a square shows that nobody knows
 GAP = 1.05
 LIMIT_UM = 4_900.0  # positions have to stay within the bounds of the wire
@@ -38,7 +39,7 @@ def spiral(number: int) -> tuple[int, int]:
 def tile_pitch_um(pixel_size_angstrom: float | None, longest_px: int) -> float:
     """Distance of neighbouring places on a grid, from its first tile."""
     field = TILE_FIELD_UM if pixel_size_angstrom is None else pixel_size_angstrom * 1e-4 * longest_px
-    return GAP * min(max(field, TILE_FIELD_UM), 2_000.0)
+    return GAP * min(max(field, TILE_FIELD_UM), LARGEST_FIELD_UM)
 
 
 def tile_place(number: int, pitch_um: float, pixel_size_angstrom: float | None, longest_px: int) -> Place:

@@ -20,6 +20,8 @@ from models.training.loop import LoopSettings, Say, seeded, train
 NAME = "gold-fast"
 PROBE = [1, 1, 64, 96]
 LIMITS = (
+    "6 nm gold in noisy, blurred images: nearly half is missed; precision stays.",
+    "Rods and strongly elongated particles are missed.",
     "Learned from simulations only. Real replicas and sections vary more: proofread the first images of a new series.",
     "Particles of less than about 2.4 pixels, or on folds as dark as they are, are missed.",
     "Pre-embedding (silver-enhanced) labels are not countable particles; the finding says so (`doubt`).",

@@ -20,8 +20,7 @@ Points = NDArray[np.float64]
 
 _REACH = 0.25  # of the pitch: how far from its site a hole is looked for
 _BEYOND = 0.75  # of the usual correlation: what a hole in the shadow of a bar must reach
-_AROUND = 0.35  # share of the 24 sites around an inferred hole at which one must be seen
-_MOSTLY = 0.6  # and where the answer there is doubtful
+_MOSTLY = 0.5  # share of the 24 sites around an inferred hole that must be seen where the answer there is doubtful
 _LATTICES = 6  # in one frame, at most
 _REST = 8  # points that are left over make a further lattice
 _SAME = 0.85, 1.18  # how much its pitch may differ
@@ -41,6 +40,8 @@ class Answers:
     doubtful
         Height from which a place counts as foil whatever its grey level, and below which a hole that is inferred
         needs most of the sites round it seen; -1: heights do not tell.
+    around
+        Share of the 24 sites round an unsure or inferred hole at which one must be seen.
     fine
         How far off points may be for their raster alone, working pixels.
     at
@@ -59,6 +60,7 @@ class Answers:
     quality_at: Callable[[float, float], float] | None = None
     sure: float = -1.0
     doubtful: float = -1.0
+    around: float = 0.35
 
     def quality(self, k: int) -> float | None:
         """Quality at point ``k``."""
@@ -147,7 +149,7 @@ def _supported(sites: list[Site], in_frame: set[tuple[int, int]], answers: Answe
         if site.index not in seen and site.index is not None:
             near = [(site.index[0] + di, site.index[1] + dj) for di, dj in around]
             possible = [n for n in near if n in in_frame]
-            least = _MOSTLY if site.inferred and site.correlation < answers.doubtful else _AROUND
+            least = _MOSTLY if site.inferred and site.correlation < answers.doubtful else answers.around
             if sum(n in seen for n in possible) < least * len(possible):
                 continue
         kept.append(site)

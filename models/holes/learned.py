@@ -24,7 +24,7 @@ from models.holes.worth import Worth
 _LIKELY = 0.5  # chance that a hole without a lattice must reach
 _RADII_UM = 0.1, 6.0  # of holes in foils that can be bought, with room
 _ANYTHING = 0.3  # chance that one proposal must reach for the frame to hold a hole at all
-_SURE, _DOUBTFUL = 0.5, 0.25  # chances: a hole for itself, hardly any sign of one
+_SURE, _DOUBTFUL, _AROUND = 0.3, 0.25, 0.25  # chances: a hole for itself, some sign of one; share of those round it
 _THINKABLE = 0.08  # median chance below which a lattice of spots is none of holes
 _CUT, _FEW = 0.6, 3  # radii from the frame's edge, within which holes carry no lattice, unless there are few others
 _SHARP = 9.0  # working pixels: from here on, the average hole has an edge to measure
@@ -177,6 +177,7 @@ def _with_maps(work: Working, maps: list[Maps], found: Proposals, choice: Choice
         level.quality_at,
         sure=_SURE,
         doubtful=_DOUBTFUL,
+        around=_AROUND,
     )
     radius = float(np.median(group.radius[group.chance > 0.5])) if (group.chance > 0.5).any() else hypothesis.radius
     if radius >= _SHARP:

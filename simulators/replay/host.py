@@ -39,6 +39,11 @@ class Host(Protocol):
         """Let the answer of a model into the session; None: from now on every one as it comes."""
         ...
 
+    @property
+    def running(self) -> "asyncio.Task[None] | None":
+        """The daemon, where it is a task of this process: it must not end before the replay."""
+        ...
+
     async def kill(self) -> None:
         """End the daemon by SIGKILL and start it again.
 
@@ -79,8 +84,9 @@ class PacedAnalyst(Analyst):
 class OwnHost:
     """A daemon in this process; its sockets are real."""
 
-    def __init__(self, daemon: Daemon, analyst: PacedAnalyst) -> None:
+    def __init__(self, daemon: Daemon, analyst: PacedAnalyst, running: "asyncio.Task[None]") -> None:
         self.daemon = daemon
+        self.running = running
         self.analyst = analyst
         self.folder = daemon.folder
         self.drivers = daemon.endpoints["drivers"]
@@ -112,7 +118,7 @@ async def own_host(
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=START_S)
         if running.done():
             await running  # raises what was wrong
-        yield OwnHost(daemon, analyst)
+        yield OwnHost(daemon, analyst, running)
     finally:
         ready.cancel()
         await analyst.allow(None)
@@ -123,6 +129,8 @@ async def own_host(
 
 class ProgramHost:
     """A daemon as a program of its own; the order in which its models answer is its own, too."""
+
+    running: "asyncio.Task[None] | None" = None
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -1,5 +1,6 @@
 """One recorded session, replayed: settings, a daemon, a player, and the record of what came of it."""
 
+import asyncio
 import shutil
 import socket
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import recording
-from agent.errors import ConfigError, CryonautError
+from agent.errors import ConfigError, CryonautError, LinkError
 from agent.messages import Level
 from agent.recording.decisions import Line, decisions, fingerprint
 from agent.recording.record import Record
@@ -197,7 +198,13 @@ async def replay(
             faults=options.faults,
             progress=progress,
         )
-        played = await player.run()
+        playing = asyncio.create_task(player.run())
+        await asyncio.wait({playing, host.running or playing}, return_when=asyncio.FIRST_COMPLETED)
+        if not playing.done():  # why it ended is told where the daemon is closed
+            playing.cancel()
+            await asyncio.gather(playing, return_exceptions=True)
+            raise LinkError(f"{record.folder}: the daemon of the replay ended before the replay did")
+        played = await playing
     return Outcome(record, recording.read(folder), played)
 
 

@@ -52,10 +52,10 @@ class World:
         )
         self.rng = np.random.default_rng([seed, 5])
         whole = [s for s in self.specimen.squares if s.state != "dark"][:most]
-        self.squares = [Spot(s.x_um, s.y_um, 85.0, self._score(s.quality, 1.0), s.quality) for s in whole]
+        self.squares = [Spot(s.x_um, s.y_um, 85.0, self._score(s.quality, 2.0), s.quality) for s in whole]
         self.holes = [
             [
-                Spot(h.x_um, h.y_um, h.radius_um, self._score(h.quality, 1.2), h.quality)
+                Spot(h.x_um, h.y_um, h.radius_um, self._score(h.quality, 2.0), h.quality)
                 for h in self.specimen.holes(s.index)
             ]
             for s in whole

@@ -211,7 +211,7 @@ def _to_map(seen: View, state: State, first: Option, other: Option | None, board
     forecast = seen.posterior.forecast(first.key)
     low, high = forecast.p_interval()
     square = state.square(first.key)
-    reasons = reasons_of(seen.evidence, seen.posterior, first.key)
+    reasons = reasons_of(seen.evidence, seen.posterior, first.key, [0])
     why = (
         f"{forecast.p_good[0]:.2f} of its micrographs good ({low[0]:.2f}–{high[0]:.2f}), about {first.expected:.0f}"
         f" to be had, {first.minutes:.1f} min to get there, {first.rate:.2f} good/min (time: {board.price:.2f}):"
@@ -248,7 +248,7 @@ def _to_shoot(
     index = list(square.holes).index(holes[0])
     forecast = seen.posterior.forecast(first.key)
     low, high = forecast.p_interval()
-    reasons = reasons_of(seen.evidence, seen.posterior, first.key)[index]
+    reasons = reasons_of(seen.evidence, seen.posterior, first.key, [index])[0]
     rest = f"; then {square.area_id} group {groups[1].group} ({groups[1].p_good:.2f})" if len(groups) > 1 else ""
     why = (
         f"good with {forecast.p_good[index]:.2f} ({low[index]:.2f}–{high[index]:.2f}), {group.minutes:.1f} min,"

@@ -1,6 +1,7 @@
 """The outlook of a session: for every square and hole, how probably it gives a good micrograph, and why."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -119,8 +120,10 @@ def _holes(
         )
 
 
-def reasons_of(evidence: Evidence, posterior: Posterior, key: str) -> list[tuple[str, ...]]:
-    """For each hole of a square: the largest parts that its expected merit is made of, in words."""
+def reasons_of(
+    evidence: Evidence, posterior: Posterior, key: str, rows: Sequence[int] | None = None
+) -> list[tuple[str, ...]]:
+    """For each hole of a square, or for some rows: the largest parts that its expected merit is made of, in words."""
     region = posterior.regions[key]
     forecast = posterior.forecast(key)
     level, _ = posterior.level(key)
@@ -129,7 +132,7 @@ def reasons_of(evidence: Evidence, posterior: Posterior, key: str) -> list[tuple
     around = forecast.mean - level - parts.sum(axis=1)
     names = ("score", AROUND, *evidence.looks)
     found = []
-    for i in range(len(forecast.mean)):
+    for i in range(len(forecast.mean)) if rows is None else rows:
         own = {f"square {level:+.2f}": level, f"exposures around {around[i]:+.2f}": float(around[i])}
         own |= {f"{name} {parts[i, k]:+.2f}": float(parts[i, k]) for k, name in enumerate(names)}
         largest = sorted(own, key=lambda name: (-abs(own[name]), name))[:3]

@@ -166,7 +166,7 @@ class Board:
             gain, at, move = float(worth[i]), float(index[i]), float(self._moves[i])
             found.append(Option(site.key, -1, gain, at, move, expected, float(mean.mean()), number))
         stay = self.here.square
-        return sorted(found, key=lambda o: (o.worth <= 0, o.key != stay, -o.rate, o.key))
+        return sorted(found, key=lambda o: (o.worth <= 0 or o.key != stay, -o.rate, o.key))
 
     def groups(self, key: str, *, ranked: bool = True) -> list[Option]:
         """Every group of one square: the one at hand first while it is worth staying, then by index; see `squares`."""
@@ -193,7 +193,7 @@ class Board:
             cost = self.costs.hole if number == here else self.costs.group
             gain, at, total = float(worth[i]), float(index[i]), float(mean.sum())
             found.append(Option(key, number, gain, at, cost, total, float(mean.mean()), len(mean)))
-        return sorted(found, key=lambda o: (o.worth <= 0, o.group != here, -o.rate, o.group))
+        return sorted(found, key=lambda o: (o.worth <= 0 or o.group != here, -o.rate, o.group))
 
     def holes(self, key: str, group: int) -> NDArray[np.int64]:
         """Rows of the site's open holes in one group that are worth their minute, the best first; at least one."""

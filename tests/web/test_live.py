@@ -38,7 +38,7 @@ def changes() -> dict[str, Any]:
 
 
 async def page_of(daemon: Daemon) -> str:
-    await until(lambda: "page" in daemon.endpoints)
+    await until(lambda: "page" in daemon.endpoints, 60)
     return daemon.endpoints["page"]
 
 
@@ -151,7 +151,7 @@ async def test_a_snapshot_and_the_news_after_it_give_what_a_later_snapshot_gives
 ) -> None:
     await raw.hello()
     await raw.send_frame(image_of(shape=(256, 256)), frame_id="low-1", level="low")
-    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending)
+    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending, 60)
     async with stream(await page_of(daemon)) as heard:
         await hear(heard, "hello")
         before = await read(daemon, "/api/grid/G1")
@@ -180,7 +180,7 @@ async def test_pictures_show_the_frames_pixels_and_their_addresses_are_for_ever(
     image = image_of(shape=(700, 1100))
     image[100:300, 800:1000] = 250
     frame = await raw.send_frame(image, frame_id="low-1", level="low")
-    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending)
+    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending, 60)
     base = f"/picture/low-1/{frame.digest[:16]}"
     address = await page_of(daemon)
 
@@ -214,7 +214,7 @@ async def test_a_picture_that_many_ask_for_is_made_once(
 ) -> None:
     await raw.hello()
     frame = await raw.send_frame(image_of(shape=(700, 1100)), frame_id="low-1", level="low")
-    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending)
+    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending, 60)
     loads = []
     load = pictures.load
     monkeypatch.setattr(pictures, "load", lambda *which: loads.append(1) or load(*which))
@@ -230,7 +230,7 @@ async def test_the_atlas_is_one_picture_where_its_frames_lie(daemon: Daemon, raw
     for number, x_um in enumerate((-70.0, 70.0)):
         await raw.send_frame(image_of(shape=(256, 256), seed=number), frame_id=f"low-{number}", level="low",
                              stage={"x_um": x_um})  # fmt: skip
-    await until(lambda: daemon.core.state.frames == 2 and not daemon.core.state.pending)
+    await until(lambda: daemon.core.state.frames == 2 and not daemon.core.state.pending, 60)
     atlas = (await read(daemon, "/api/grid/G1"))["atlas"]
     half = 128 * 0.6  # µm
     assert (atlas["x"], atlas["y"]) == (-70 - half, -half)
@@ -243,7 +243,7 @@ async def test_why_a_place_was_chosen_is_told_in_its_story(daemon: Daemon, raw: 
     added = await ask_socket(daemon, say.AddTarget(x_um=12.0, y_um=-8.0), "a1")
     if "no grid" in added.text:
         await raw.send_frame(image_of(shape=(256, 256)), frame_id="low-1", level="low")
-        await until(lambda: daemon.core.state.frames == 1)
+        await until(lambda: daemon.core.state.frames == 1, 60)
         added = await ask_socket(daemon, say.AddTarget(x_um=12.0, y_um=-8.0), "a2")
     square = added.text.split()[0]
     await ask_socket(daemon, say.Reject(area_ids=(square,)))
@@ -256,7 +256,7 @@ async def test_why_a_place_was_chosen_is_told_in_its_story(daemon: Daemon, raw: 
 async def test_what_the_policy_expects_is_told_for_every_hole(daemon: Daemon, raw: RawDriver) -> None:
     await raw.hello()
     await raw.send_frame(image_of(shape=(256, 256)), frame_id="low-1", level="low")
-    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending)
+    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending, 60)
     square = (await ask_socket(daemon, say.AddTarget(x_um=12.0, y_um=-8.0))).text.split()[0]
     await ask_socket(daemon, say.AddTarget(x_um=12.0, y_um=-8.0, square_id=square))
     told = await read(daemon, "/api/outlook/G1")
@@ -270,7 +270,7 @@ async def test_what_the_policy_expects_is_told_for_every_hole(daemon: Daemon, ra
 async def test_a_threshold_shows_what_it_would_change_and_changes_nothing(daemon: Daemon, raw: RawDriver) -> None:
     await raw.hello()
     await raw.send_frame(image_of(shape=(256, 256)), frame_id="low-1", level="low")
-    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending)
+    await until(lambda: daemon.core.state.frames == 1 and not daemon.core.state.pending, 60)
     for x in (10.0, 20.0, 30.0):
         await ask_socket(daemon, say.AddTarget(x_um=x, y_um=0.0))
     before = daemon.core.state
@@ -361,7 +361,7 @@ async def test_a_port_that_is_taken_costs_the_page_and_not_the_night(tmp_path: P
     async with running(settings_in(tmp_path / "a", web__address="127.0.0.1:0")) as first:
         address = await page_of(first)
         async with running(settings_in(tmp_path / "b", web__address=address)) as second:
-            await until(lambda: bool(second.web.trouble))
+            await until(lambda: bool(second.web.trouble), 60)
             assert address in second.web.trouble
             assert (await ask_socket(second, say.Pause(now=True))).ok
 

@@ -28,7 +28,7 @@ async def test_the_others_are_asked_with_an_observers_key_and_silence_is_said(tm
         ]
         settings = settings_in(tmp_path / "a", web__address="127.0.0.1:0", web__others=others, session__name="krios")
         async with running(settings) as daemon:
-            await until(lambda: "page" in daemon.endpoints)
+            await until(lambda: "page" in daemon.endpoints, 60)
             await ask_socket(daemon, say.Pause(now=True))
             answer = await ask(daemon.endpoints["page"], "/api/overview")
             rows = {row["name"]: row for row in json.loads(answer.text)}
@@ -46,7 +46,7 @@ async def test_where_there_are_no_others_the_menu_has_no_overview(tmp_path: Path
     keys = tmp_path / "keys"
     make(keys, "anna", "operator")
     async with running(settings_in(tmp_path, keys=str(keys), web__address="127.0.0.1:0")) as daemon:
-        await until(lambda: "page" in daemon.endpoints)
+        await until(lambda: "page" in daemon.endpoints, 60)
         headers = {"authorization": f"Bearer {new_token(keys, 'anna')}", "accept": "text/html"}
         assert "/overview" not in (await ask(daemon.endpoints["page"], "/", **headers)).text
         assert (await ask(daemon.endpoints["page"], "/overview", **headers)).status == 200

@@ -167,6 +167,15 @@ def test_a_threshold_is_previewed_before_it_is_applied(settings: Settings, tab: 
         page.until("cryonaut.look.preview?.more.length === 2")
         assert running.core.state.thresholds["squares_per_grid"] == 1
         page.picture("page-preview")
+        last = "[...cryonaut.model.squares.values()].filter((s) => !s.edge).sort((a, b) => a.score - b.score)[0]"
+        worst: str = page.ask(f"{last}.id")
+        page.click_until_chosen("atlas", f"((s) => {AT_SQUARE})({last})", worst)
+        page.page.get_by_role("button", name="Pin next").click()
+        page.until("cryonaut.model.summary.queue[0]?.id === v.id", id=worst)
+        page.picture("page-pinned")
+        page.page.get_by_role("button", name="Ban", exact=True).click()
+        page.page.locator("#ask-yes").click()
+        page.until("cryonaut.model.squares.get(v.id).word === 'rejected'", id=worst)
         page.page.get_by_role("button", name="Apply Squares per grid").click()
         page.until("cryonaut.model.summary.thresholds.squares_per_grid === 3")
         assert page.ask("cryonaut.look.preview") is None

@@ -11,7 +11,7 @@ from agent.settings import Settings
 from agent.web.live.changes import between
 from agent.web.live.outlook import forecast, leader, preview, queue
 
-SETTINGS = Settings()
+SETTINGS = Settings.model_validate({"policy": {"name": "score-order"}})
 THRESHOLDS = {"square_score": 0.5, "hole_score": 0.5, "squares_per_grid": 2.0, "exposures_per_square": 3.0}
 
 
@@ -55,6 +55,12 @@ def test_the_queue_says_what_runs_what_follows_and_why() -> None:
     ]
     assert rows[1].why == "2 holes by image shift, focus first"
     assert rows[2].why == "accepted by anna"
+
+
+def test_where_the_policy_learns_the_queue_promises_no_order() -> None:
+    learning = Settings.model_validate({"policy": {"name": "learning"}})
+    rows = queue(session(square(1), square(2)), learning)
+    assert [row.what for row in rows] == ["may be next", "may be next"]
 
 
 def test_a_preview_names_what_would_be_visited_and_what_not() -> None:

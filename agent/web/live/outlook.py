@@ -75,7 +75,9 @@ def queue(state: State, settings: Settings) -> list[Next]:
                 why = f"{len(left)} holes by image shift" + (", focused" if group.focused else ", focus first")
                 rows.append(Next(id=square.area_id, what=f"group {group.number}", why=why))
     following = wanted_squares(state, settings, grid)[: max(0, MOST_QUEUED - len(rows))]
-    rows += [Next(id=square.area_id, what="map square", why=why_square(square)) for square in following]
+    # the learning policy weighs all of them anew at each step: what it will take is not known before
+    what = "may be next" if settings.policy.name == "learning" else "map square"
+    rows += [Next(id=square.area_id, what=what, why=why_square(square)) for square in following]
     return rows[:MOST_QUEUED]
 
 

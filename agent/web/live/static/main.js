@@ -324,10 +324,12 @@ const AREA = {
   async reject(ids) {
     if (ids.length < 10 || (await ask(`Reject ${ids.length} targets?`, "They are not visited, whatever a model thinks. Undo or Accept brings them back.", "Reject"))) send({ verb: "reject", area_ids: ids });
   },
-  async first(ids) {
-    if (await send({ verb: "accept", area_ids: ids })) for (const id of ids) await send({ verb: "rerank", area_id: id, priority: 1000 });
+  pin: (ids) => send({ verb: "pin", area_ids: ids }),
+  async ban(ids) {
+    if (await ask(`Ban ${ids.length === 1 ? short(ids[0]) : `${ids.length} targets`}?`, "Never visited, a square with all its holes; where one is under way it is left.", "Ban")) send({ verb: "ban", area_ids: ids });
   },
-  async last(ids) { for (const id of ids) await send({ verb: "rerank", area_id: id, priority: -1000 }); },
+  more: (ids) => send({ verb: "like", area_id: ids[0], more: true }),
+  fewer: (ids) => send({ verb: "like", area_id: ids[0], more: false }),
   async policy(ids) { for (const id of ids) await send({ verb: "rerank", area_id: id, priority: 0 }); },
   async goto(ids) {
     if (await ask("Go there?", `The stage moves to ${short(ids[0])}; nothing is exposed.`, "Go")) send({ verb: "goto", area_id: ids[0] });
@@ -414,7 +416,9 @@ function enable() {
   by("autonomy").disabled = !may();
   for (const button of document.querySelectorAll("[data-area]")) {
     if (button.dataset.area === "none") continue;
-    const wrong = button.dataset.area === "goto" && (look.chosen.size !== 1 || !["paused", "idle"].includes(phase));
+    const one = ["goto", "more", "fewer"].includes(button.dataset.area);
+    const moves = button.dataset.area === "goto" && !["paused", "idle"].includes(phase);
+    const wrong = moves || (one && look.chosen.size !== 1);
     button.disabled = !may() || wrong;
   }
   for (const button of document.querySelectorAll("[data-tool]")) button.disabled = !may();

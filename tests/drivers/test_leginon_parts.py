@@ -20,7 +20,7 @@ from drivers.leginon import body, feedback
 from drivers.leginon.layout import LIMIT_UM, NoRoomError, image_place, spiral, tile_pitch_um, tile_place
 from drivers.leginon.polygons import mean_inside, polygon_area
 from drivers.leginon.register import NewHole, NewSquare, Register, Square
-from drivers.leginon.settings import load
+from drivers.leginon.settings import LeginonSettings, load
 from drivers.leginon.table import area_limits, binning, four_corners, gp_probs, shrink, squares_csv
 from simulators.leginon import reader
 from simulators.leginon.atlas import Target, merged
@@ -275,3 +275,11 @@ def test_a_config_that_cannot_be_used_is_refused_in_words(tmp_path: Path, text: 
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "c.yaml")
     assert words in str(caught.value)
+
+
+def test_every_setting_of_the_driver_stands_in_its_page() -> None:
+    page = (preset_folder().parent / "docs" / "leginon.md").read_text(encoding="utf-8")
+    for section in ("daemon", "http", "answers"):
+        for key in type(getattr(LeginonSettings(), section)).model_fields:
+            told = f"`{section}.{key}`" in page or f"`{key}`" in page or f"`.{key}`" in page
+            assert told or key in ("key", "server_key"), f"{section}.{key}"

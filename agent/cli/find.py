@@ -1,4 +1,4 @@
-"""``cryonaut find``: squares and holes on image files, without a microscope."""
+"""``cryonaut find``: squares, holes and gold on image files, without a microscope."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from agent.cli.find_gold import gold
 from agent.cli.found import formats_of, into, write
+from agent.cli.units import pixel_size_angstrom
 from agent.errors import BadFileError, ConfigError
 
 app = App(
@@ -23,7 +24,7 @@ def squares(
     out: Path | None = None,
     formats: Formats = (),
     overlay: bool = False,
-    pixel_size: float | None = None,
+    pixel_size: str | None = None,
     model: str | None = None,
     session_nav: Path | None = None,
 ) -> None:
@@ -46,13 +47,13 @@ def squares(
     overlay
         Draw the result on the image, as a PNG in --out (default: beside you).
     pixel_size
-        Pixel size in Å, where the file does not say it; it is not needed.
+        Pixel size where the file does not say it, such as `40A` or `4nm`; a number alone is in Å. It is not needed.
     model
         Another finder than the default: a name, or the manifest (`.yaml`) of a site's own weights.
     session_nav
         The Navigator file that knows the map; by default the one beside the image.
     """
-    _find("squares", model, images, out, formats, overlay, pixel_size, session_nav)
+    _find("squares", model, images, out, formats, overlay, pixel_size_angstrom(pixel_size, "Å"), session_nav)
 
 
 @app.command
@@ -61,7 +62,7 @@ def holes(
     out: Path | None = None,
     formats: Formats = (),
     overlay: bool = False,
-    pixel_size: float | None = None,
+    pixel_size: str | None = None,
     model: str | None = None,
     nav: Path | None = None,
     session_nav: Path | None = None,
@@ -85,7 +86,7 @@ def holes(
     overlay
         Draw the result on the image, as a PNG in --out (default: beside you).
     pixel_size
-        Pixel size in Å, where the file does not say it; it is not needed.
+        Pixel size where the file does not say it, such as `40A` or `4nm`; a number alone is in Å. It is not needed.
     model
         Another finder than the default: a name, or the manifest (`.yaml`) of a site's own weights.
     nav
@@ -95,7 +96,7 @@ def holes(
     """
     if nav is not None and len(images) != 1:
         raise ConfigError(f"--nav {nav}: the points of one map go into one file: name one image, not {len(images)}")
-    findings = _find("holes", model, images, out, formats, overlay, pixel_size, session_nav)
+    findings = _find("holes", model, images, out, formats, overlay, pixel_size_angstrom(pixel_size, "Å"), session_nav)
     if nav is not None:
         from drivers.serialem.files import holes_to_nav, nav_beside
 
@@ -122,8 +123,6 @@ def _find(
 
     if not images:
         raise ConfigError(f"name at least one image: cryonaut find {what} IMAGE...")
-    if pixel_size is not None and not 0 < pixel_size < 1e6:
-        raise ConfigError(f"--pixel-size {pixel_size:g}: Å, above 0 and below 1,000,000")
     files = image_files(images)
     formats = formats_of(asked) or (() if out is not None and overlay else ("table",))
     find = _finder(what, model)

@@ -61,7 +61,7 @@ def replay(
         given to it as fast as it takes it, whatever the timing.
     fault
         `kind[:level][:number]`: lost, late, doubled, truncated, dark, wrong_magnification, killed_daemon or
-        dropped_driver, at the so-manieth frame of that level; may be given again.
+        dropped_driver, at the n-th frame of that level (or of any); may be given again.
     out
         Folder for the new sessions and reports; one folder per session, which must not exist yet.
     """

@@ -17,7 +17,7 @@ from simulators.clock import SimClock
 from simulators.leginon.calls import Calls
 from simulators.microscope import Exposure, MicroscopeSettings, Preset, VirtualMicroscope
 from simulators.specimen import SpecimenSettings
-from tests.helpers import running, settings_in
+from tests.helpers import running, settings_in, until
 
 OPTICS = MicroscopeSettings(
     presets={
@@ -87,6 +87,7 @@ async def scene(folder: Path, changes: dict[str, Any] | None = None, **sections:
     async with running(session_settings(folder, **(changes or {}))) as daemon:
         settings = driver_settings(folder, daemon.endpoints["drivers"], **sections)
         async with driving(settings) as driver:
+            await until(lambda: driver.shell.connected, 60.0, "the driver meets its daemon")
             yield Scene(daemon, driver, Calls(driver.url))
 
 

@@ -1,6 +1,7 @@
 """Leginon's HTTP calls, answered over a real socket with a real daemon behind."""
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from agent import control_messages as say
 from agent.errors import BadFileError
 from drivers.leginon.register import Register
+from drivers.leginon.server import LOOPBACK, _guarded
 from simulators.leginon import reader
 from tests.drivers.leginon_scene import Scene, blocks, discs, driver_settings, driving, raster, scene
 from tests.helpers import ask
@@ -405,7 +409,27 @@ async def test_a_second_driver_on_the_same_folder_is_refused(stage: Scene) -> No
         Register(stage.driver.settings.daemon.folder / "register.sqlite")
 
 
-async def test_only_who_is_allowed_may_ask_and_how_much_is_bounded(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("who", "status"), [("127.0.0.1", 200), ("::1", 200), ("10.0.0.5", 200), ("10.0.0.6", 403)])
+async def test_only_who_is_allowed_may_ask(who: str, status: int) -> None:
+    async def call(raw: bytes) -> str:
+        return "told"
+
+    networks = [ipaddress.ip_network(text) for text in (*LOOPBACK, "10.0.0.5/32")]
+    app = Starlette(routes=[Route("/", _guarded(call, networks, 1 << 20))])
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "client": (who, 1)}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == status
+
+
+async def test_how_much_is_sent_at_once_is_bounded(tmp_path: Path) -> None:
     async with scene(tmp_path, http={"body_mb": 1}) as stage:
         status, answer = await do(
             stage.calls.send, "POST", "/push_lm", {"image": [[1.5] * 1000] * 400, "grid_id": 1, "tile_id": 1}

@@ -78,6 +78,11 @@ def places(items: Any) -> Any:
     return np.array([[item.x, item.y] for item in items], float).reshape(-1, 2)
 
 
+def alone(hole: Any) -> bool:
+    """Whether a hole needs no lattice: seen, and where a network says how surely, with a chance of a half or more."""
+    return not hole.inferred and ("promise" not in hole.features or hole.features["correlation"] >= 0.5)
+
+
 def over_set(model: Any, examples: Iterator[Example], what: str, say: bool) -> Sum:
     """Score a finder on a set."""
     total = Sum()
@@ -93,7 +98,7 @@ def over_set(model: Any, examples: Iterator[Example], what: str, say: bool) -> S
         total.recalls.append(score.recall)
         total.precisions.append(score.precision)
         if what == "holes":
-            seen = tally(example.truth, places([item for item in items if not item.inferred]))
+            seen = tally(example.truth, places([item for item in items if alone(item)]))
             total.missed_before += seen.missed
             hidden = [mark for mark in example.truth["holes"] if mark["hidden"] and mark["state"] != "partial"]
             only = tally(example.truth | {"holes": hidden}, places(items))
@@ -113,7 +118,7 @@ def sets(what: str, names: list[str], count: int, say: bool) -> None:
     for name in ("finder", "set", "there", "recall", "precision", "of all: recall"):
         view.add_column(name, justify="right" if name not in ("finder", "set") else "left")
     if what == "holes":
-        for name in ("missed, seen alone", "missed, with lattice", "cut by", "hidden found", "error / pitch"):
+        for name in ("missed, alone", "missed, with lattice", "cut by", "hidden found", "error / pitch"):
             view.add_column(name, justify="right")
     view.add_column("cpu s", justify="right")
     make = hole_set if what == "holes" else square_set

@@ -9,8 +9,9 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -18,12 +19,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from agent.inference import BEST, FALLBACK, build
 from benchmarks.marks import Tally, pitch_of, tally
 from drivers.images import read_image
 from models.detections import HoleDetection, SquareDetection
-from models.holes import TemplateHoleFinder
-from models.squares import MixtureSquareFinder
 
+_CLASSICAL: list[bool] = []  # filled by --classical
 _COLOURS = {  # blue, green, red
     "good": (0, 220, 0),
     "thick": (255, 128, 0),
@@ -48,12 +49,18 @@ class Result:
     found: int
 
 
+@cache
+def _finder(level: Literal["low", "medium"]) -> Any:
+    """The finder in use, or the classical one where ``--classical`` asks for it."""
+    return build((FALLBACK if _CLASSICAL else BEST)[level])
+
+
 def detections(level: str, image: NDArray[Any]) -> tuple[list[SquareDetection] | list[HoleDetection], float | None]:
     """What the finder of this level finds, and the pitch that it found."""
     if level == "lowmag":
-        squares = MixtureSquareFinder().find(image)
+        squares = _finder("low").find(image)
         return list(squares.squares), squares.pitch_px
-    holes = TemplateHoleFinder().find(image)
+    holes = _finder("medium").find(image)
     lattice = holes.lattice
     pitch = float(min(np.hypot(*lattice.a), np.hypot(*lattice.b))) if lattice is not None else None
     return list(holes.holes), pitch
@@ -141,7 +148,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=None, help="folder for overlays and detections")
+    parser.add_argument("--classical", action="store_true", help="the finders that need no weights")
     options = parser.parse_args(arguments)
+    if options.classical:
+        _CLASSICAL.append(True)
     data: Path = options.data
     if not (data / "truth").is_dir():
         print(f"{data / 'truth'} is absent: real images are not part of the project; nothing measured")

@@ -72,7 +72,7 @@ def _crop(rng: np.random.Generator, sample: Sample, side: int) -> tuple[Field, F
     if len(marks) and rng.uniform() < 0.8:  # look at particles: most of a picture has none
         x, y = marks[int(rng.integers(len(marks))), :2] + rng.uniform(-side / 2.5, side / 2.5, 2) - side / 2
     else:
-        x, y = rng.uniform(0, columns - side + 1), rng.uniform(0, rows - side + 1)
+        x, y = rng.uniform(0, max(1, columns - side + 1)), rng.uniform(0, max(1, rows - side + 1))
     left, top = int(np.clip(x, 0, max(0, columns - side))), int(np.clip(y, 0, max(0, rows - side)))
     part = picture[top : top + side, left : left + side].astype(np.float32)
     if part.shape != (side, side):

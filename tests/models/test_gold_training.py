@@ -10,7 +10,7 @@ from models.gold import FastDetector, GanDetector, find  # noqa: E402
 from models.runtime import load  # noqa: E402
 from models.training import gold, gold_corrections, gold_gan  # noqa: E402
 from models.training.gold_corrections import FinetuneRecipe, Proofread, quality, split, windows  # noqa: E402
-from models.training.gold_data import simulated, targets  # noqa: E402
+from models.training.gold_data import Sample, batch, simulated, targets  # noqa: E402
 from models.training.gold_network import GoldNetwork, from_onnx  # noqa: E402
 from models.training.loop import LoopSettings, TrainingError  # noqa: E402
 from simulators.specimen.immunogold import DIFFICULTIES, render  # noqa: E402
@@ -62,6 +62,15 @@ def test_targets_have_one_peak_for_each_mark_and_say_where_it_is():
         assert 8 * np.exp(maps[2, j, i]) == pytest.approx(d, rel=1e-4)
         assert near[j, i] == 1
     assert maps[1, 35, 35] == 0  # what nobody can see is not learnt
+
+
+@pytest.mark.parametrize("shape", [(40, 200), (200, 40), (33, 35), (96, 96)])
+def test_windows_smaller_than_a_crop_are_learnt_from_too(shape):
+    small = Sample(np.ones(shape, np.float16), np.array([[10, 10, 6, 1]], np.float32))
+    for step in range(12):
+        made = batch([small], 1, step, 2, 96)
+        assert made.pictures.shape == (2, 1, 96, 96)
+        assert np.isfinite(made.targets).all()
 
 
 def test_the_generator_is_the_published_one_of_54_million_parameters():

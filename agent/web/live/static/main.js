@@ -252,6 +252,10 @@ function showFrame(hole, found) {
   panels.showShot(hole, found, frame);
 }
 
+const FOLLOW_MS = 1500; // faster than that nobody can look at micrographs, and each costs the daemon a picture
+let followed = -FOLLOW_MS;
+let followTimer = 0;
+
 /** Show what is under way, and the last micrograph of it. */
 function follow() {
   if (!look.follow || !model.summary) return;
@@ -259,7 +263,14 @@ function follow() {
   const square = model.squares.has(squareOf(now)) ? squareOf(now) : look.square;
   if (square !== look.square) look.square = square;
   const last = model.points.length ? model.points[model.points.length - 1].id : "";
-  if (last !== look.hole && model.holes.has(last)) showHole(last, { patient: true });
+  const wait_ms = followed + FOLLOW_MS - performance.now();
+  clearTimeout(followTimer);
+  if (wait_ms > 0) {
+    followTimer = setTimeout(follow, wait_ms);
+  } else if (last !== look.hole && model.holes.has(last)) {
+    followed = performance.now();
+    showHole(last, { patient: true });
+  }
 }
 
 function unfollow() {

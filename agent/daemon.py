@@ -148,7 +148,7 @@ class Daemon:
             session_id=new_id(),
             version=__version__,
             models=self.intake.analyst.describe(),
-            prior=prior_of(self.settings.policy.prior_file),
+            prior=None if self.core.state.session_id else prior_of(self.settings.policy.prior_file),
         )
         await self.core.submit(started)
         await asyncio.to_thread(self._keeper.begin)

@@ -237,7 +237,8 @@ def _ended(state: State, event: ev.CommandEnded) -> State:
     if entry is None:
         return state
     if result.status == "done":
-        state = _timed(state, str(entry.command.work.__struct_config__.tag), state.utc - entry.issued_utc)
+        took_s = result.elapsed_s or state.utc - entry.issued_utc  # what the driver measured is the same on replay
+        state = _timed(state, str(entry.command.work.__struct_config__.tag), took_s)
     match entry.command.work:
         case Expose(area_id=area_id, dose_e_per_a2=asked):
             if result.status in ("refused", "cancelled") and result.dose_e_per_a2 is None:

@@ -12,6 +12,7 @@ from typing import Any
 from agent import recording
 from agent.errors import ConfigError, CryonautError, LinkError
 from agent.messages import Level
+from agent.policy import lessons
 from agent.recording.decisions import Line, decisions, fingerprint
 from agent.recording.record import Record
 from agent.recording.trim import copy_rows
@@ -140,6 +141,11 @@ def settings_for(record: Record, out: Path, options: Options, *, fixed_ports: bo
     link = {"lost_after_s": 600.0, "safe_after_s": 600.0, "idle_notice_s": 1e6, "heartbeat_s": 1.0}
     values["link"] = link
     values["limits"] = {"free_disk_gb": 0.0, "frame_mb": 1024}
+    if record.state.prior is not None and "policy.prior_file" not in options.changes:  # as it was that night
+        taught = out / "prior.json"
+        out.mkdir(parents=True, exist_ok=True)
+        taught.write_bytes(lessons.encode(record.state.prior))
+        values["policy"] = {**(values.get("policy") or {}), "prior_file": str(taught)}
     return check(Settings, values, str(record.folder))
 
 

@@ -33,7 +33,7 @@ REGISTRY: dict[str, str] = {
     "quality-ctf": "models.quality:CtfQualityScorer",
 }
 FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-template", "high": "quality-simple"}
-BEST: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-net"}  # where nothing else is said
+BEST: dict[Level, str] = {"low": "squares-net", "medium": "holes-net"}  # where nothing else is said
 # Detectors that a config may ask for beside the quality of each high-mag frame.
 DETECTORS: dict[str, str] = {"gold": "models.gold.live:LiveGold"}
 DETECTOR_FALLBACK: dict[str, str] = {"gold": "models.gold.live:ClassicalGold"}  # needs no weights

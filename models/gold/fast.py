@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.gold.records import Candidate
 from models.gold.refine import refined
-from models.gold.sampling import Pixels, Raster, raster_of
+from models.gold.sampling import Pixels, Raster, forget, raster_of
 from models.gold.tiles import Tile, count, tiles
 from models.runtime import OnnxModel, load
 
@@ -55,6 +55,7 @@ class FastDetector:
         found: list[Candidate] = []
         for n, tile in enumerate(tiles(raster.shape, side)):
             found.extend(self._in_tile(raster, tile, pixel_nm))
+            forget(image)
             if progress is not None:
                 progress((n + 1) / total)
         return apart(found, pixel_nm)

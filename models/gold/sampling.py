@@ -4,6 +4,7 @@ Output pixel ``j`` lies at ``(j + 0.5) * step - 0.5`` of the image, whatever win
 its mirror goes on. Finer images are averaged with a triangle two output pixels wide, coarser ones are interpolated.
 """
 
+import mmap
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +31,13 @@ class Pixels(Protocol):
     def __getitem__(self, window: tuple[slice, slice], /) -> NDArray[Any]:
         """Part of the image."""
         ...
+
+
+def forget(image: Pixels) -> None:
+    """Let the pages of a mapped file go from this process's memory; they are read again where they are needed."""
+    mapped = getattr(image, "_mmap", None)
+    if isinstance(image, np.memmap) and mapped is not None and image.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, slots=True)

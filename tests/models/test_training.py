@@ -160,3 +160,14 @@ def test_the_card_names_command_figures_and_limits(tmp_path: Path) -> None:
     assert "`cryonaut train w --seed 1`" in page
     assert "| recall | 0.99 | `python -m benchmarks.finders` |" in page
     assert "- lacey carbon" in page
+
+
+@pytest.mark.slow
+def test_the_published_recipe_runs_and_its_weights_load(tmp_path: Path) -> None:
+    from models.training.holes import PublishedRecipe, learn_published
+
+    recipe = PublishedRecipe(pictures=7, batch=2, loop=LoopSettings(steps=3, averaging=0.0))
+    path = learn_published(recipe, tmp_path, command="a test", say=str)
+    answer = runtime.load(path.with_suffix(".yaml")).run(np.zeros((1, 1, 256, 256), np.float32))
+    assert answer["logit"].shape == (1, 1, 256, 256)
+    assert runtime.read_manifest(path.with_suffix(".yaml")).settings["sigma_px"] > 0

@@ -371,10 +371,12 @@ class Shell:
                 if now - told > RESEND_AFTER_S and self._outbox.empty():
                     self._tell(result)
             if self._outbox.empty():  # else the daemon is not there, or not as fast: heartbeats must not pile up
-                working = self._running.command_id if self._running else ""
-                epoch = self.welcome.epoch
-                self._send(Heartbeat(progress=self.progress, working_on=working, state=self._state(), epoch=epoch))
+                self._tell_state(self.welcome.epoch)
             await asyncio.sleep(self.welcome.heartbeat_s)
+
+    def _tell_state(self, epoch: int) -> None:
+        working = self._running.command_id if self._running else ""
+        self._send(Heartbeat(progress=self.progress, working_on=working, state=self._state(), epoch=epoch))
 
     async def _make_safe(self, why: str) -> None:
         log.warning("safe_state", why=why)
@@ -493,6 +495,9 @@ class Shell:
     async def _ended(self, result: CommandResult) -> None:
         await self._disk(self.ledger.end, result)
         self.progress += 1
+        if result.status == "cancelled" and self.welcome is not None:
+            # why it is handed back (closed valves, say) comes before it, or the same work is asked for at once again
+            self._tell_state(self.welcome.epoch)
         self._tell(result)
 
     def _tell(self, result: CommandResult) -> None:

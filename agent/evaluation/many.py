@@ -85,10 +85,12 @@ def _on_dask(stack: ExitStack, tasks: Sequence[Task], cluster: Cluster) -> Itera
     }
     for future in as_completed(list(futures)):
         number = futures.pop(future)
-        if future.status == "finished":
-            judged = future.result()
-        else:
-            said = " ".join(str(future.exception()).split())[:300]
+        try:
+            judged = (
+                future.result()
+            )  # where the worker that had it died a moment ago, this waits for it to be done again
+        except Exception as error:  # whatever the task raised, or Dask's word that it gave up
+            said = " ".join(str(error).split())[:300]
             judged = Judged(str(tasks[number][1][0]), "", {}, trouble=f"no worker could do it: {said}")
         future.release()  # results stay here, not on the workers
         yield number, judged

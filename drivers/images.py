@@ -135,7 +135,7 @@ def _map_mrc(path: Path) -> Read:
         raw = file.read(HEADER_DTYPE.itemsize)
     if len(raw) < HEADER_DTYPE.itemsize:
         raise BadFileError(f"{path}: {len(raw)} bytes, truncated; an MRC header alone takes {HEADER_DTYPE.itemsize}")
-    header = _mrc_header(raw)
+    header = mrc_header(raw)
     if header is None:
         raise BadFileError(f"{path}: not an MRC file; expected sizes and a data mode (0, 1, 2, 6, 12) in its header")
     columns, rows, sections, mode = (int(header[name]) for name in ("nx", "ny", "nz", "mode"))
@@ -143,7 +143,7 @@ def _map_mrc(path: Path) -> Read:
         raise BadFileError(f"{path}: MRC mode {mode} ({MRC_REFUSED[mode]}); expected one of {sorted(MRC_MODES)}")
     _check_size(path, rows, columns)
     dtype = np.dtype(MRC_MODES[mode]).newbyteorder(header.dtype["nx"].byteorder)
-    if mode == 0 and _imod_bytes_are_unsigned(header):
+    if mode == 0 and imod_bytes_are_unsigned(header):
         dtype = np.dtype("u1")
     start = HEADER_DTYPE.itemsize + max(int(header["nsymbt"]), 0)
     claimed = start + rows * columns * max(sections, 1) * dtype.itemsize
@@ -156,7 +156,7 @@ def _map_mrc(path: Path) -> Read:
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=(rows, columns)), _mrc_pixel_size(header)
 
 
-def _mrc_header(raw: bytes) -> Any:
+def mrc_header(raw: bytes) -> Any:
     """The header in the byte order in which it makes sense, or None; machine stamp and MAP id are often missing."""
     for order in ("<", ">"):
         header = np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0]
@@ -167,7 +167,7 @@ def _mrc_header(raw: bytes) -> Any:
     return None
 
 
-def _imod_bytes_are_unsigned(header: Any) -> bool:
+def imod_bytes_are_unsigned(header: Any) -> bool:
     """Whether IMOD or SerialEM wrote mode 0 the old way, 0 to 255."""
     stamp, flags = np.frombuffer(header["extra2"].tobytes(), header.dtype["nx"])[10:12]  # bytes 153 to 160
     return int(stamp) == IMOD_STAMP and not int(flags) & 1

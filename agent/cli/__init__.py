@@ -22,6 +22,7 @@ from agent.cli.proofread import proofread
 from agent.cli.replay import replay
 from agent.cli.report import report
 from agent.cli.run import run
+from agent.cli.segment import app as segment
 from agent.cli.session import app as session
 from agent.cli.simulate import app as simulate
 from agent.cli.train import app as train
@@ -37,7 +38,7 @@ app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown
 
 for command in (demo, run, judge, watch, report, doctor, proofread, replay):
     app.command(command)
-for group in (control, driver, evaluate, find, keys, notices, session, simulate, train):
+for group in (control, driver, evaluate, find, keys, notices, segment, session, simulate, train):
     app.command(group)
 
 

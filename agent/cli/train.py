@@ -273,3 +273,46 @@ def squares(
             loop = msgspec.structs.replace(recipe.baseline_loop, steps=0)
             recipe = msgspec.structs.replace(recipe, baseline_loop=loop)
         print(f"weights: {family.learn(recipe, out, command=command_line())}")
+
+
+@app.command
+def vesicles(
+    *,
+    out: Path = Path("trained"),
+    arch: Literal["fast", "published"] = "fast",
+    config: Path | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+) -> None:
+    """Learn to find vesicles in cryo-tomograms from simulated ones.
+
+    Such as:
+
+    - `cryonaut train vesicles --out trained --seed 0`
+
+    Parameters
+    ----------
+    out
+        Folder for weights, manifest and card; an interrupted run goes on from its checkpoint there.
+    arch
+        `fast`: the network in use. `published`: the 3-D U-Net of CryoVesNet, to compare.
+    config
+        YAML file with the recipe; its keys are those in the model card.
+    seed
+        Everything random follows from it.
+    steps
+        In the place of the recipe's.
+    """
+    with training():
+        import msgspec
+
+        from models.training import vesicles as family
+        from models.training.loop import load_recipe
+
+        recipe = load_recipe(config, family.VesicleRecipe)
+        if steps is not None:
+            recipe = msgspec.structs.replace(recipe, loop=msgspec.structs.replace(recipe.loop, steps=steps))
+        name = "vesicles-tomogram" if arch == "fast" else "vesicles-published"
+        file = out / f"{name}.onnx"
+        family.learn(recipe, file, arch=arch, seed=seed, command=command_line())
+        print(f"weights: {file}")

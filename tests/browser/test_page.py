@@ -49,7 +49,7 @@ def test_a_session_seen_and_steered_from_two_browsers(settings: Settings, tab: O
         assert anna.ask("cryonaut.model.squares.size") == 0
         with driver(settings.endpoints.drivers, tmp_path / "ledger.sqlite") as (scope, _):
             anna.until(f"cryonaut.model.squares.size > 3 && cryonaut.model.atlas && {IDLE}")
-            assert anna.page.locator("#phase").inner_text() == "Waiting for you"
+            anna.until("document.querySelector('#phase').innerText === 'Waiting for you'")
             anna.picture("page-atlas")
 
             square = accept_best_square(anna)

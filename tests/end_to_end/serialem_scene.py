@@ -152,7 +152,9 @@ def running(hooks: Hooks, shell: Shell) -> Iterator[None]:
     try:
         yield
     finally:
-        shell.stop()
+        if thread.is_alive():  # a driver that failed has closed its loop: what it failed of is told below
+            with contextlib.suppress(RuntimeError):
+                shell.stop()
         thread.join(30)
         hooks.close()
     assert not thread.is_alive(), "the driver did not end"

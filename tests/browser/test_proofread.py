@@ -33,17 +33,16 @@ def replica(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def at(page: Any, x: float, y: float) -> tuple[float, float]:
-    """Where a pixel of the image is in the window."""
+    """Where a pixel of the image is in the window, once what was asked for has been drawn."""
+    page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     left, top, scale = json.loads(page.locator("#view").get_attribute("data-view"))
     return (x + 0.5 - left) * scale, (y + 0.5 - top) * scale
 
 
-def marks(page: Any) -> int:
-    return int(page.locator("body").get_attribute("data-marks"))
-
-
-def unsaved(page: Any) -> int:
-    return int(page.locator("body").get_attribute("data-unsaved"))
+def shows(page: Any, marks: int, selected: str = "") -> None:
+    """Wait until the page has so many marks, and says this of the selected one."""
+    page.wait_for_selector(f"body[data-marks='{marks}']")
+    page.wait_for_function("(words) => document.getElementById('selected').textContent.includes(words)", arg=selected)
 
 
 def opened(page: Any, link: str) -> None:
@@ -59,27 +58,25 @@ def test_marks_are_removed_added_resized_undone_and_saved(replica: tuple[Path, P
     with command(*words, "--no-browser", until="http://") as line, browser_page() as page:
         link = line.split()[-1]
         opened(page, link)
-        assert marks(page) == 3
+        shows(page, 3)
         # the least certain mark is wrong: it is shown, and goes
         page.keyboard.press("n")
-        page.wait_for_function("document.getElementById('selected').textContent.includes('0.41')")
+        shows(page, 3, "0.41")
         page.keyboard.press("Delete")
-        assert marks(page) == 2
+        shows(page, 2)
         page.keyboard.press("Control+z")
-        assert marks(page) == 3
+        shows(page, 3)
         page.keyboard.press("Control+y")
-        assert marks(page) == 2
+        shows(page, 2)
         # the particle that was missed
         page.keyboard.press("f")
-        page.wait_for_function("JSON.parse(document.getElementById('view').dataset.view)[2] > 0.5")
         page.keyboard.press("2")
         page.mouse.click(*at(page, 500, 330))
-        assert marks(page) == 3
-        assert "12.0 nm" in page.locator("#selected").inner_text()
+        shows(page, 3, "12.0 nm")
         page.keyboard.press("]")
-        assert "12.6 nm" in page.locator("#selected").inner_text()
+        shows(page, 3, "12.6 nm")
         page.keyboard.press("Control+z")
-        assert "12.0 nm" in page.locator("#selected").inner_text()
+        shows(page, 3, "12.0 nm")
         # one mark is moved, one of them is removed with the mouse and comes back
         page.mouse.move(*at(page, 320, 200))
         page.mouse.down()
@@ -87,22 +84,22 @@ def test_marks_are_removed_added_resized_undone_and_saved(replica: tuple[Path, P
         page.mouse.move(*at(page, 340, 210), steps=3)
         page.mouse.up()
         page.mouse.click(*at(page, 150, 120), button="right")
-        assert marks(page) == 2
+        shows(page, 2)
         page.locator("#undo").click()
-        assert marks(page) == 3
+        shows(page, 3)
         # only this part was gone through
         page.keyboard.press("c")
         page.mouse.move(*at(page, 20, 20))
         page.mouse.down()
         page.mouse.move(*at(page, 600, 400), steps=4)
         page.mouse.up()
-        assert unsaved(page) == 4
+        page.wait_for_selector("body[data-unsaved='4']")
         page.keyboard.press("Control+s")
         page.wait_for_selector("body[data-unsaved='0']")
-        assert "saved to" in page.locator("#state").inner_text()
+        page.wait_for_function("document.getElementById('state').textContent.includes('saved to')")
         page.reload()
         page.wait_for_selector("body[data-ready='1']")
-        assert marks(page) == 3
+        shows(page, 3)
     (sheet,) = read_project(project)
     placed = {(round(m.x), round(m.y)): m for m in sheet.marks}
     assert set(placed) == {(150, 120), (500, 330), (340, 210)}
@@ -134,7 +131,7 @@ def test_a_large_image_is_looked_at_through_tiles(tmp_path: Path) -> None:
             arg=[x, y],
         )
         page.mouse.click(x, y)
-        assert marks(page) == 1
+        shows(page, 1)
         levels = {url.split("/tile/")[1].split("/")[0] for url in asked if "/tile/" in url}
         assert "0" in levels
         assert len([url for url in asked if "/tile/0/" in url]) < 30  # not the whole image

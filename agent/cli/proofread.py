@@ -1,13 +1,15 @@
 """``cryonaut proofread``: look through the marks on an image in a browser, and correct them."""
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from agent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agent.web.proofread import OneImage
 
 
 def proofread(
@@ -48,7 +50,7 @@ def proofread(
     """
     from agent.cli.find_gold import _sizes
     from agent.cli.units import pixel_size_angstrom
-    from agent.web.proofread import Project, Sheet
+    from agent.web.proofread import OneImage, Project, Sheet, sizes_of
     from agent.web.proofread.project import numbered
     from drivers.images import map_image
     from models.gold.files import read_csv
@@ -71,36 +73,25 @@ def proofread(
         sheet = Sheet(image=str(image.resolve()), shape=shape, pixel_nm=angstrom / 10, marks=marks)
     if tuple(pixels.shape) != tuple(sheet.shape):
         raise ConfigError(f"{kept.path(image)} is of an image of {sheet.shape} pixels; {image} has {pixels.shape}")
-    wanted = _sizes(sizes) or _usual(sheet)
-    asyncio.run(_serve(pixels, sheet, kept, wanted, port, open_browser))
+    wanted = _sizes(sizes) or sizes_of(sheet)
+    asyncio.run(_serve(OneImage(image.name, pixels, sheet, kept), wanted, port, open_browser))
 
 
-def _usual(sheet: object) -> tuple[float, ...]:
-    """Sizes that the marks' groups are named after, or the usual ones."""
-    sizes = set()
-    for name in {mark.group for mark in getattr(sheet, "marks", ())}:
-        with suppress(ValueError):
-            sizes.add(float(name.removesuffix(" nm")))
-    return tuple(sorted(sizes)[:9]) or (6.0, 12.0, 18.0)
-
-
-async def _serve(pixels: object, sheet: object, kept: object, sizes: tuple[float, ...], port: int, show: bool) -> None:
+async def _serve(shelf: "OneImage", sizes: tuple[float, ...], port: int, show: bool) -> None:
     import webbrowser
-    from typing import Any, cast
 
     from agent.web.app import create_app
-    from agent.web.proofread import LinkAccess, proofread_page
+    from agent.web.proofread import LinkAccess, Proofread
     from agent.web.serve import address_of, listen, serve
 
     access = LinkAccess()
-    page = proofread_page(cast("Any", pixels), cast("Any", sheet), cast("Any", kept), sizes)
-    app = create_app([page], access, title="Cryonaut")
+    app = create_app([Proofread(shelf, sizes).page()], access, title="Cryonaut")
     try:
         made = listen(f"127.0.0.1:{port}")
     except OSError as error:
         raise ConfigError(f"--port {port}: {error.strerror or error}") from error
     link = f"http://{address_of(made)}/signin?token={access.token}"
-    print(f"proofread at {link}\nCtrl-C ends it; what is saved stays in {cast('Any', kept).folder}", flush=True)
+    print(f"proofread at {link}\nCtrl-C ends it; what is saved stays in {shelf.project.folder}", flush=True)
     if show:
         webbrowser.open(link)
     await serve(app, made)

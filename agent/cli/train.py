@@ -170,7 +170,7 @@ def _proofread(folder: Path) -> list[Any]:
 
     read = []
     for sheet in read_project(folder):
-        image, _ = map_image(Path(sheet.image))
+        image, _ = map_image(folder / sheet.image)
         if tuple(image.shape) != tuple(sheet.shape):
             raise ConfigError(f"{sheet.image}: {image.shape} pixels; it was proofread with {sheet.shape}")
         marks = np.array([[m.x, m.y, m.diameter_nm / sheet.pixel_nm] for m in sheet.marks]).reshape(-1, 3)

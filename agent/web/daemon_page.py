@@ -21,6 +21,8 @@ from agent.web.live.pictures import Pictures
 from agent.web.live.routes import Live
 from agent.web.overview import Overview
 from agent.web.page import Page
+from agent.web.proofread import Proofread
+from agent.web.proofread.session import SessionShelf
 from agent.web.serve import address_of, listen, serve, split
 
 log = structlog.get_logger("web")
@@ -46,7 +48,12 @@ class WebPage:
         live = Live(desk, self.hub, self.pictures)
         name = desk.core.state.name or settings.session.name
         self.overview = Overview(desk, settings.web.others, name)
-        self.app = self._app(settings.keys, [live.page(), self.overview.page()], name)
+        pages = [
+            live.page(),
+            Proofread(SessionShelf(desk.core, self.history, desk.folder)).page(),
+            self.overview.page(),
+        ]  # in the order of the menu
+        self.app = self._app(settings.keys, pages, name)
         self.trouble = ""
         self.on_listening: Callable[[str], object] = lambda address: address
 

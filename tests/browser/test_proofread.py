@@ -148,10 +148,10 @@ def test_without_the_link_nobody_gets_in(replica: tuple[Path, Path], tmp_path: P
         root = line.split()[-1].split("/signin")[0]
         assert page.goto(f"{root}/proofread").url.endswith("/signin?next=/proofread")
         assert page.goto(f"{root}/signin?token=guess").url.endswith("/signin?token=guess")
-        answer = page.request.get(f"{root}/proofread/marks")
+        answer = page.request.get(f"{root}/proofread/replica.png/marks")
         assert answer.status == 401
         page.goto(line.split()[-1])
-        assert page.request.get(f"{root}/proofread/marks").status == 200
+        assert page.request.get(f"{root}/proofread/replica.png/marks").status == 200
         # a page of another origin cannot save: it has no token against forgery
-        refused = page.request.post(f"{root}/proofread/save", data={"revision": 0})
+        refused = page.request.post(f"{root}/proofread/replica.png/save", data={"revision": 0})
         assert refused.status == 403

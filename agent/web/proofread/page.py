@@ -1,84 +1,172 @@
-"""The proofreading page: the image in tiles, its marks, and where a person's changes go."""
+"""The proofreading page: images in tiles, their marks, and where a person's changes go."""
 
 import asyncio
+import hashlib
+from collections import OrderedDict
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from agent.errors import CryonautError
 from agent.web.app import render
 from agent.web.guard import get, post
 from agent.web.page import Page
-from agent.web.proofread.project import Change, Project, ProjectError, Sheet, changed
+from agent.web.proofread.project import Change, ProjectError, Sheet, changed, sizes_of
 from agent.web.proofread.pyramid import SIDE, Pyramid
-from models.gold.sampling import Pixels
+from agent.web.proofread.shelf import Shelf
 
 HERE = Path(__file__).parent
+MOST_OPEN = 3  # images whose pixels are held
+MOST_SHEETS = 1_000
 
 
-def proofread_page(image: Pixels, sheet: Sheet, project: Project, sizes_nm: tuple[float, ...]) -> Page:
-    """The page of one image.
+class Proofread:
+    """The routes over one shelf.
 
     Parameters
     ----------
-    image
-        Pixels of shape (rows, columns).
-    sheet
-        Its marks so far.
-    project
-        Where corrected sheets are kept.
+    shelf
+        Where images and their marks come from, and corrected sheets go.
     sizes_nm
-        Sizes that a person can place with one key.
+        Sizes that a person can place with one key; by default those among the marks of an image.
     """
-    pyramid = Pyramid(image)
-    now = [sheet]
-    writing = asyncio.Lock()
 
-    async def page(request: Request) -> Response:
-        return render(request, "proofread/proofread.html.jinja", name=Path(now[0].image).name, sizes=sizes_nm)
+    def __init__(self, shelf: Shelf, sizes_nm: tuple[float, ...] = ()) -> None:
+        self.shelf = shelf
+        self.sizes_nm = sizes_nm
+        self._sheets: OrderedDict[str, Sheet] = OrderedDict()  # as saved last, or as first shown
+        self._images: OrderedDict[str, Pyramid] = OrderedDict()
+        self._writing = asyncio.Lock()
+        self._opening = asyncio.Lock()
+        self._drawing = asyncio.Semaphore(2)
 
-    async def marks(_: Request) -> Response:
-        shown = now[0]
+    def page(self) -> Page:
+        """The page for `agent.web.app.create_app`."""
+        routes = [
+            get("/proofread", self.choose),
+            get("/proofread/{name}", self.show),
+            get("/proofread/{name}/marks", self.marks),
+            get("/proofread/{name}/tile/{level:int}/{row:int}/{column:int}", self.tile),
+            post("/proofread/{name}/save", self.save),
+        ]
+        return Page("proofread", routes, title="Proofread", path="/proofread", folder=HERE)
+
+    async def choose(self, request: Request) -> Response:
+        """The list of images; where there is one only, that one."""
+        entries = await self.shelf.entries()
+        if len(entries) == 1:
+            return RedirectResponse(f"/proofread/{quote(entries[0].name)}", status_code=303)
+        return render(request, "proofread/shelf.html.jinja", entries=entries, folder=self.shelf.project.folder)
+
+    async def show(self, request: Request) -> Response:
+        """The page of one image."""
+        name = request.path_params["name"]
+        try:
+            sheet = await self._sheet(name)
+        except CryonautError as error:
+            return refused(error)
+        if sheet is None:
+            return none_such(name)
+        many = len(await self.shelf.entries()) > 1
+        return render(request, "proofread/proofread.html.jinja", name=name, sizes=self._sizes(sheet), many=many)
+
+    async def marks(self, request: Request) -> Response:
+        """The marks of an image and how its tiles lie."""
+        name = request.path_params["name"]
+        try:
+            sheet = await self._sheet(name, anew=True)  # detectors may have run meanwhile
+            if sheet is None:
+                return none_such(name)
+            pyramid = await self._pyramid(name)
+        except CryonautError as error:
+            return refused(error)
         body = {
-            "image": Path(shown.image).name,
-            "rows": shown.shape[0],
-            "columns": shown.shape[1],
-            "pixel_nm": shown.pixel_nm,
+            "image": name,
+            "rows": sheet.shape[0],
+            "columns": sheet.shape[1],
+            "pixel_nm": sheet.pixel_nm,
             "levels": pyramid.levels,
             "tile": SIDE,
-            "sizes_nm": sizes_nm,
-            "revision": shown.revision,
-            "checked": shown.checked,
-            "marks": [(m.id, round(m.x, 2), round(m.y, 2), round(m.diameter_nm, 2), m.score) for m in shown.marks],
+            "key": hashlib.sha256(f"{sheet.image} {pyramid.black} {pyramid.white}".encode()).hexdigest()[:12],
+            "sizes_nm": self._sizes(sheet),
+            "revision": sheet.revision,
+            "checked": sheet.checked,
+            "marks": [(m.id, round(m.x, 2), round(m.y, 2), round(m.diameter_nm, 2), m.score) for m in sheet.marks],
         }
         return Response(msgspec.json.encode(body), media_type="application/json")
 
-    async def tile(request: Request) -> Response:
-        place = tuple(int(request.path_params[name]) for name in ("level", "row", "column"))
-        made = await asyncio.to_thread(pyramid.tile, *place)
+    async def tile(self, request: Request) -> Response:
+        """A tile as PNG; its address in the page holds a key of the pixels, so that it can be kept."""
+        name = request.path_params["name"]
+        place = tuple(int(request.path_params[part]) for part in ("level", "row", "column"))
+        try:
+            if await self._sheet(name) is None:
+                return none_such(name)
+            pyramid = await self._pyramid(name)
+        except CryonautError as error:
+            return refused(error)
+        async with self._drawing:
+            made = await asyncio.to_thread(pyramid.tile, *place)
         if made is None:
             return Response(status_code=404)
         return Response(made, media_type="image/png", headers={"cache-control": "private, max-age=86400"})
 
-    async def save(request: Request) -> Response:
+    async def save(self, request: Request) -> Response:
+        """Keep what a person changed; refused where it was made to other marks than those kept."""
+        name = request.path_params["name"]
         try:
             change = msgspec.json.decode(await request.body(), type=Change)
         except msgspec.DecodeError as error:
             return JSONResponse({"error": f"no change: {error}"}, status_code=400)
-        async with writing:
+        async with self._writing:
             try:
-                after = changed(now[0], change)
-                file = await asyncio.to_thread(project.write, after)
-            except ProjectError as error:
-                return JSONResponse({"error": str(error)}, status_code=409)
-            now[0] = after
+                before = await self._sheet(name)
+                if before is None:
+                    return none_such(name)
+                after = changed(before, change)
+                file = await asyncio.to_thread(self.shelf.project.write, after)
+            except CryonautError as error:
+                return refused(error)
+            self._sheets[name] = after
         return JSONResponse({"revision": after.revision, "marks": len(after.marks), "file": str(file)})
 
-    routes = [
-        get("/proofread", page),
-        get("/proofread/marks", marks),
-        get("/proofread/tile/{level:int}/{row:int}/{column:int}", tile),
-        post("/proofread/save", save),
-    ]
-    return Page("proofread", routes, title="Proofread", path="/proofread", folder=HERE)
+    def _sizes(self, sheet: Sheet) -> tuple[float, ...]:
+        return self.sizes_nm or sizes_of(sheet)
+
+    async def _sheet(self, name: str, *, anew: bool = False) -> Sheet | None:
+        known = self._sheets.get(name)
+        if known is not None and not anew:
+            self._sheets.move_to_end(name)
+            return known
+        sheet = await self.shelf.sheet(name)
+        if known is not None and (sheet is None or sheet.revision <= known.revision):
+            return known
+        if sheet is not None:
+            self._sheets[name] = sheet
+            while len(self._sheets) > MOST_SHEETS:
+                self._sheets.popitem(last=False)
+        return sheet
+
+    async def _pyramid(self, name: str) -> Pyramid:
+        async with self._opening:
+            known = self._images.get(name)
+            if known is None:
+                known = await asyncio.to_thread(Pyramid, await self.shelf.image(name))
+                self._images[name] = known
+                while len(self._images) > MOST_OPEN:
+                    self._images.popitem(last=False)
+            self._images.move_to_end(name)
+            return known
+
+
+def none_such(name: str) -> Response:
+    """There is no image of this name."""
+    return JSONResponse({"error": f"there is no image {name!r} to proofread"}, status_code=404)
+
+
+def refused(error: CryonautError) -> Response:
+    """What cannot be done, and why: a conflict, or pixels that cannot be read."""
+    return JSONResponse({"error": str(error)}, status_code=409 if isinstance(error, ProjectError) else 404)

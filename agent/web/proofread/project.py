@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
@@ -39,7 +40,7 @@ class Sheet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     the image. ``removed`` are marks of the model that were wrong.
     """
 
-    image: str  # path of the image file
+    image: str  # path of the image file, as seen from the project's folder where it is relative
     shape: tuple[int, int]
     pixel_nm: float
     marks: tuple[Mark, ...] = ()
@@ -157,6 +158,20 @@ def changed(sheet: Sheet, change: Change) -> Sheet:
     return msgspec.structs.replace(
         sheet, marks=tuple(known.values()), removed=wrong, checked=change.checked, revision=sheet.revision + 1
     )
+
+
+def sizes_of(sheet: Sheet) -> tuple[float, ...]:
+    """Sizes in nm that a person will want to place: those that the groups are named after, else their medians."""
+    groups: dict[str, list[float]] = {}
+    for mark in sheet.marks:
+        groups.setdefault(mark.group, []).append(mark.diameter_nm)
+    sizes = set()
+    for name, diameters in groups.items():
+        try:
+            sizes.add(float(name.removesuffix(" nm")))
+        except ValueError:
+            sizes.add(round(median(diameters), 1))
+    return tuple(sorted(size for size in sizes if size > 0)[:9]) or (6.0, 12.0, 18.0)
 
 
 def numbered(marks: Iterable[tuple[float, float, float, str, float]]) -> tuple[Mark, ...]:

@@ -245,6 +245,8 @@ function showFrame(hole, found) {
   if (views.shot.shown !== hole?.id) views.shot.touched = false;
   views.shot.shown = hole?.id;
   views.shot.show(shotScene(frame, found?.marks) || { bounds: [0, 0, 1, 1], images: [], note }, { keep: views.shot.touched });
+  by("proofread").hidden = !frame;
+  if (frame) by("proofread").href = `/proofread/${encodeURIComponent(frame.id)}`;
   const spectrum = by("spectrum");
   spectrum.hidden = !frame;
   const url = frame ? `/picture/${encodeURIComponent(frame.id)}/${frame.key}/spectrum.jpg?judged=${hole?.quality != null}` : "";

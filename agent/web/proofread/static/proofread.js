@@ -4,6 +4,8 @@
   const canvas = document.getElementById("view");
   const pen = canvas.getContext("2d");
   const byId = (id) => document.getElementById(id);
+  const base = location.pathname;  // /proofread/NAME
+  const may = byId("panel").dataset.role === "operator";
   const csrf = document.querySelector("meta[name=csrf]").content;
   const COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#f0e442", "#d55e00"];
   const GRAB_PX = 5, CLICK_PX = 4, MOST_TILES = 400;
@@ -23,6 +25,7 @@
   function put(id, mark) { if (mark) marks.set(id, mark); else marks.delete(id); }
 
   function act(steps) {  // steps: [{id, before, after}] or [{checked: [before, after]}]
+    if (!may) { draw(); tell(); return; }
     play(steps, true);
     done.push(steps);
     undone.length = 0;
@@ -45,7 +48,7 @@
 
   function add(x, y) {
     const mark = { id: nextId++, x, y, d: size, score: 1 };
-    chosen = mark.id;
+    if (may) chosen = mark.id;
     act([{ id: mark.id, before: null, after: mark }]);
   }
   function remove(id) { const before = marks.get(id); if (before) act([{ id, before, after: null }]); }
@@ -73,7 +76,7 @@
     say("saving …");
     const held = new Map(marks), heldChecked = JSON.stringify(checked);
     try {
-      const answer = await fetch("/proofread/save", {
+      const answer = await fetch(`${base}/save`, {
         method: "POST",
         headers: { "content-type": "application/json", "x-csrf-token": csrf },
         body: JSON.stringify({ revision: image.revision, removed: now.removed, placed: now.placed, checked }),
@@ -117,9 +120,9 @@
     byId("undo").disabled = !done.length;
     byId("redo").disabled = !undone.length;
     const open = pending().count;
-    byId("save").disabled = !open || saving;
+    byId("save").disabled = !open || saving || !may;
     document.body.dataset.unsaved = open;
-    if (!saving) say(open ? `${open} not saved` : "everything is saved");
+    if (!saving) say(!may ? "to look at: an operator corrects" : open ? `${open} not saved` : "everything is saved");
     const mark = marks.get(chosen);
     byId("selected").textContent = mark
       ? `selected: ${mark.d.toFixed(1)} nm at (${mark.x.toFixed(1)}, ${mark.y.toFixed(1)})` +
@@ -177,7 +180,7 @@
     if (!tile) {
       tile = new Image();
       tile.onload = draw;
-      tile.src = `/proofread/tile/${key}`;
+      tile.src = `${base}/tile/${key}?of=${image.key}`;
       tiles.set(key, tile);
       if (tiles.size > MOST_TILES) tiles.delete(tiles.keys().next().value);
     }
@@ -354,7 +357,7 @@
   window.addEventListener("resize", draw);
   window.addEventListener("beforeunload", (event) => { if (image && pending().count) event.preventDefault(); });
 
-  fetch("/proofread/marks").then(async (answer) => {
+  fetch(`${base}/marks`).then(async (answer) => {
     if (!answer.ok) throw new Error(`the server said ${answer.status}`);
     image = await answer.json();
     for (const [id, x, y, d, score] of image.marks) {

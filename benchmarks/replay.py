@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from agent import inference, logs, recording
-from agent.evaluation.many import Cluster, run
+from agent.cluster import Cluster
+from agent.evaluation.many import run
 from agent.evaluation.sessions import Variant, judge
 from agent.journal import Draft, Journal
 from agent.messages import Frame, Stage

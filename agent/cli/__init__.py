@@ -26,6 +26,7 @@ from agent.cli.segment import app as segment
 from agent.cli.session import app as session
 from agent.cli.simulate import app as simulate
 from agent.cli.train import app as train
+from agent.cli.volume import app as volume
 from agent.cli.watch import watch
 from agent.errors import CryonautError
 
@@ -38,7 +39,7 @@ app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown
 
 for command in (demo, run, judge, watch, report, doctor, proofread, replay):
     app.command(command)
-for group in (control, driver, evaluate, find, keys, notices, segment, session, simulate, train):
+for group in (control, driver, evaluate, find, keys, notices, segment, session, simulate, train, volume):
     app.command(group)
 
 

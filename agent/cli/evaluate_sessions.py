@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.evaluation.many import Cluster
+    from agent.cluster import Cluster
     from agent.evaluation.sessions import Judged
 
 
@@ -48,7 +48,7 @@ def sessions(
     parquet
         Write every value into one Parquet file, too (always with workers).
     """
-    from agent.evaluation.many import Cluster
+    from agent.cluster import Cluster
     from agent.evaluation.sessions import Variant, judge
 
     found = _session_folders(folders)
@@ -100,7 +100,7 @@ def labels(
     workers
         So many local Dask workers; 0 works in this process.
     """
-    from agent.evaluation.many import Cluster
+    from agent.cluster import Cluster
     from drivers.exchange.labelled import judge_file, pairs
 
     found = pairs(folder, images or folder)

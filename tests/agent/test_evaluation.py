@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from agent import recording
 from agent.cli import app
+from agent.cluster import Cluster
 from agent.errors import BadFileError, ConfigError
 from agent.evaluation import many, timing
 from agent.evaluation.labels import judge_image, read_labels
@@ -263,7 +264,8 @@ def test_the_command_line_compares_two_models_and_writes_page_json_and_parquet(
 LOST = """
 import os, sys
 from pathlib import Path
-from agent.evaluation.many import Cluster, run
+from agent.cluster import Cluster
+from agent.evaluation.many import run
 from agent.evaluation.sessions import Judged
 
 def fragile(number, folder):
@@ -300,7 +302,7 @@ def test_a_lost_worker_costs_a_retry_and_not_the_run(tmp_path: Path) -> None:
 def test_results_stream_and_progress_is_told(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     tasks: list[many.Task] = [(lambda n: Judged(f"s{n}", "v", {"m": float(n)}), (n,)) for n in range(3)]
-    found = many.run(tasks, many.Cluster(), None, lambda done, total: told.append((done, total)))
+    found = many.run(tasks, Cluster(), None, lambda done, total: told.append((done, total)))
     assert [one.metrics["m"] for one in found] == [0.0, 1.0, 2.0]
     assert told == [(1, 3), (2, 3), (3, 3)]
 

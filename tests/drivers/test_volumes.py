@@ -31,9 +31,11 @@ def test_a_placeholder_voxel_size_is_none(tmp_path: Path) -> None:
     assert open_volume(mrc(tmp_path / "a.mrc", voxel=1.0)).voxel_nm is None
 
 
-def test_flat_voxels_are_refused_with_their_edges(tmp_path: Path) -> None:
+def test_flat_voxels_are_refused_with_their_edges_where_cubes_are_asked_for(tmp_path: Path) -> None:
+    volume = open_volume(mrc(tmp_path / "a.mrc", voxel=(15.0, 15.0, 30.0)))
+    assert volume.edges_nm == pytest.approx((3.0, 1.5, 1.5))
     with pytest.raises(BadFileError, match=r"voxels of 3 x 1\.5 x 1\.5 nm"):
-        open_volume(mrc(tmp_path / "a.mrc", voxel=(15.0, 15.0, 30.0)))
+        _ = volume.voxel_nm
 
 
 def test_an_imagej_stack_has_the_voxel_size_of_its_spacing(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 from cyclopts import App
 
 from agent import __version__
+from agent.cli.annotate import annotate
 from agent.cli.control import app as control
 from agent.cli.demo import demo
 from agent.cli.doctor import doctor
@@ -37,7 +38,7 @@ Start with `cryonaut demo`: a whole simulated session of one grid, then a report
 
 app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown")
 
-for command in (demo, run, judge, watch, report, doctor, proofread, replay):
+for command in (demo, run, judge, watch, report, doctor, proofread, annotate, replay):
     app.command(command)
 for group in (control, driver, evaluate, find, keys, notices, segment, session, simulate, train, volume):
     app.command(group)

@@ -1,0 +1,116 @@
+"""Strokes and labels in files, on the grid of the volume that they belong to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.errors import BadFileError, ConfigError
+from drivers.volumes import new_mrc, open_volume, write_ome_zarr
+
+KINDS = (".zarr", ".tif", ".tiff", ".mrc")
+_SLAB = 64
+
+
+def check_target(path: Path, voxel_nm: float | None) -> None:
+    """Refuse a file that labels could not be written to, before the work is done.
+
+    Raises
+    ------
+    ConfigError
+        With the way out.
+    """
+    if path.suffix.lower() not in KINDS:
+        raise ConfigError(f"{path}: labels are written as {', '.join(KINDS)}")
+    if voxel_nm is None:
+        raise ConfigError("the volume does not say the size of its voxels: give it in nm, such as --voxel-size 5")
+    if not path.resolve().parent.is_dir():
+        raise ConfigError(f"{path}: there is no folder {path.resolve().parent}")
+
+
+def read_strokes(path: Path, shape: tuple[int, ...], box: Any) -> NDArray[np.uint8]:
+    """The strokes inside a box: 0, 1 (structure) and 2 (background).
+
+    Raises
+    ------
+    BadFileError
+        When the shape is another, or there are other values.
+    """
+    array = open_volume(path).array
+    if tuple(array.shape) != tuple(shape):
+        raise BadFileError(f"{path}: strokes of {tuple(array.shape)} voxels (z, y, x); the volume has {tuple(shape)}")
+    z, y, x = (slice(*side) for side in box)
+    strokes = np.asarray(array[z, y, x])
+    if strokes.size and (strokes.min() < 0 or strokes.max() > 2 or not np.isin(np.unique(strokes), (0, 1, 2)).all()):
+        raise BadFileError(f"{path}: values from {strokes.min()} to {strokes.max()}; strokes are 1 and 2, 0 elsewhere")
+    return strokes.astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A box of labels inside a volume of zeros, made slab by slab as it is asked for."""
+
+    labels: NDArray[np.uint8]
+    box: Any
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """Of its voxels."""
+        return self.labels.dtype
+
+    def __getitem__(self, at: slice) -> NDArray[np.uint8]:
+        low, high, _ = at.indices(self.shape[0])
+        out = np.zeros((high - low, *self.shape[1:]), np.uint8)
+        (z0, z1), (y0, y1), (x0, x1) = self.box
+        first, last = max(low, z0), min(high, z1)
+        if first < last:
+            out[first - low : last - low, y0:y1, x0:x1] = self.labels[first - z0 : last - z0]
+        return out
+
+
+def write_labels(
+    path: Path, labels: NDArray[np.uint8], box: Any, shape: Any, voxel_nm: float | None, facts: dict[str, Any]
+) -> None:
+    """Write the labels of a box on the grid of its whole volume; outside they are 0.
+
+    Parameters
+    ----------
+    path
+        ``.zarr`` (OME-Zarr, with ``facts`` among its attributes), ``.tif`` or ``.mrc``.
+    labels, box
+        What was annotated, and where it lies: first and one past the last voxel along z, y, x.
+    shape
+        Of the whole volume.
+    voxel_nm
+        Edge of its voxels.
+    facts
+        What was annotated and where, as plain data.
+    """
+    placed = Placed(labels, box, tuple(int(n) for n in shape))
+    edge = voxel_nm or 1.0
+    if path.suffix == ".zarr":
+        write_ome_zarr(path, placed, edge, labels=True)
+        import zarr
+
+        zarr.open_group(str(path), mode="r+").attrs["cryonaut"] = facts
+        return
+    if path.suffix == ".mrc":
+        with new_mrc(path, placed.shape, edge, np.uint8) as file:
+            _fill(file.data, placed)
+        return
+    import tifffile
+
+    about = {"axes": "ZYX", "unit": "nm", "spacing": edge}
+    target = tifffile.memmap(
+        path, shape=placed.shape, dtype=np.uint8, imagej=True, resolution=(1 / edge, 1 / edge), metadata=about
+    )
+    _fill(target, placed)
+    target.flush()
+
+
+def _fill(target: Any, placed: Placed) -> None:
+    for z in range(0, placed.shape[0], _SLAB):
+        target[z : z + _SLAB] = placed[z : z + _SLAB]

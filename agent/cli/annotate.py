@@ -25,7 +25,7 @@ def annotate(
     box: str = "",
     keep: Keep = "all",
     metric_mask: Path | None = None,
-    voxel_size: float | None = None,
+    voxel_size: str = "",
     config: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -55,13 +55,16 @@ def annotate(
     metric_mask
         Also write a mask that is 1 where scores count: in the box, but not along the structure's outline.
     voxel_size
-        Edge of a voxel in nm, where the file does not say it.
+        Edge of a voxel in nm, or its edges along z, y and x such as `5.2,4,4`, where the file does not say it.
     config
         YAML file with what to change of the numbers of the method (docs/organelles.md).
     dry_run
         Say what it would take, and do nothing.
     """
+    import math
+
     from agent.cli.annotate_files import check_target, read_strokes, write_labels
+    from agent.cli.volume import edges_of
     from drivers.volumes import open_volume
     from models.organelles.annotation import (
         AnnotationError,
@@ -77,15 +80,15 @@ def annotate(
 
     try:
         opened = open_volume(volume)
-        voxel_nm = voxel_size or opened.voxel_nm
+        edges = edges_of(opened, voxel_size)
         settings = read_settings(config)
         place = parse_box(box, opened.array.shape)
-        rules = settings.structure(structure, voxel_nm) if structure else None
+        rules = settings.structure(structure, math.prod(edges) ** (1 / 3)) if structure else None
         if metric_mask is not None and rules is None:
             raise ConfigError("--metric-mask needs --structure: how wide the outline is depends on it")
         for target in (out, metric_mask):
             if target is not None:
-                check_target(target, voxel_nm)
+                check_target(target)
         strokes = read_strokes(seeds, tuple(opened.array.shape), place)
         size = tuple(high - low for low, high in place)
         say_cost(size, dry_run=dry_run)
@@ -93,8 +96,8 @@ def annotate(
             return
         grey = to_grey(opened.array, place, settings.cut.percentiles)
         with _bar(volume.name) as progress:
-            pieces = supervoxels(grey, settings.cut, workers=cores(), progress=progress)
-        regions = regions_of(grey, pieces, settings.cut.bins)
+            pieces = supervoxels(grey, settings.cut, edges=edges, workers=cores(), progress=progress)
+        regions = regions_of(grey, pieces, settings.cut.bins, edges)
         labels = cut(grey, regions, strokes, settings.cut)
         if keep != "all":
             found = parts(labels, grey, settings.cut.components)
@@ -102,10 +105,10 @@ def annotate(
         if rules is not None:
             labels = clean(labels, rules)
         facts = {"structure": structure or "", "box": [list(side) for side in place], "volume": str(volume.resolve())}
-        write_labels(out, labels, place, opened.array.shape, voxel_nm, facts)
+        write_labels(out, labels, place, opened, edges, facts)
         if metric_mask is not None and rules is not None:
             counts = (~exclusion_zone(labels, rules)).astype("uint8")
-            write_labels(metric_mask, counts, place, opened.array.shape, voxel_nm, facts)
+            write_labels(metric_mask, counts, place, opened, edges, facts)
     except AnnotationError as error:
         raise CryonautError(str(error)) from error
     share = float(labels.mean())

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import BadFileError, ConfigError
-from drivers.volumes import new_mrc, open_volume, write_ome_zarr
+from drivers.volumes import NewVolume, Volume, cubic, new_mrc, open_volume, write_tiff
 
 KINDS = (".zarr", ".tif", ".tiff", ".mrc")
-_SLAB = 64
+CHUNK = 64
 
 
-def check_target(path: Path, voxel_nm: float | None) -> None:
+def check_target(path: Path) -> None:
     """Refuse a file that labels could not be written to, before the work is done.
 
     Raises
@@ -24,8 +24,6 @@ def check_target(path: Path, voxel_nm: float | None) -> None:
     """
     if path.suffix.lower() not in KINDS:
         raise ConfigError(f"{path}: labels are written as {', '.join(KINDS)}")
-    if voxel_nm is None:
-        raise ConfigError("the volume does not say the size of its voxels: give it in nm, such as --voxel-size 5")
     if not path.resolve().parent.is_dir():
         raise ConfigError(f"{path}: there is no folder {path.resolve().parent}")
 
@@ -54,14 +52,16 @@ class Placed:
 
     labels: NDArray[np.uint8]
     box: Any
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
 
     @property
     def dtype(self) -> np.dtype[np.uint8]:
         """Of its voxels."""
         return self.labels.dtype
 
-    def __getitem__(self, at: slice) -> NDArray[np.uint8]:
+    def __getitem__(self, at: int | slice) -> NDArray[np.uint8]:
+        if isinstance(at, int):
+            return np.asarray(self[at : at + 1][0])
         low, high, _ = at.indices(self.shape[0])
         out = np.zeros((high - low, *self.shape[1:]), np.uint8)
         (z0, z1), (y0, y1), (x0, x1) = self.box
@@ -72,45 +72,31 @@ class Placed:
 
 
 def write_labels(
-    path: Path, labels: NDArray[np.uint8], box: Any, shape: Any, voxel_nm: float | None, facts: dict[str, Any]
+    path: Path, labels: NDArray[np.uint8], box: Any, volume: Volume, edges_nm: Any, facts: dict[str, Any]
 ) -> None:
     """Write the labels of a box on the grid of its whole volume; outside they are 0.
 
     Parameters
     ----------
     path
-        ``.zarr`` (OME-Zarr, with ``facts`` among its attributes), ``.tif`` or ``.mrc``.
+        ``.zarr`` (OME-Zarr, with ``facts`` in its attribute ``cryonaut``), ``.tif`` or ``.mrc``.
     labels, box
         What was annotated, and where it lies: first and one past the last voxel along z, y, x.
-    shape
-        Of the whole volume.
-    voxel_nm
-        Edge of its voxels.
+    volume, edges_nm
+        What was annotated in, and the edges of its voxels.
     facts
         What was annotated and where, as plain data.
     """
-    placed = Placed(labels, box, tuple(int(n) for n in shape))
-    edge = voxel_nm or 1.0
+    placed = Placed(labels, box, volume.shape)
     if path.suffix == ".zarr":
-        write_ome_zarr(path, placed, edge, labels=True)
-        import zarr
-
-        zarr.open_group(str(path), mode="r+").attrs["cryonaut"] = facts
-        return
-    if path.suffix == ".mrc":
-        with new_mrc(path, placed.shape, edge, np.uint8) as file:
-            _fill(file.data, placed)
-        return
-    import tifffile
-
-    about = {"axes": "ZYX", "unit": "nm", "spacing": edge}
-    target = tifffile.memmap(
-        path, shape=placed.shape, dtype=np.uint8, imagej=True, resolution=(1 / edge, 1 / edge), metadata=about
-    )
-    _fill(target, placed)
-    target.flush()
-
-
-def _fill(target: Any, placed: Placed) -> None:
-    for z in range(0, placed.shape[0], _SLAB):
-        target[z : z + _SLAB] = placed[z : z + _SLAB]
+        new = NewVolume(path, edges_nm, volume.offset_nm, labels=True, whole=volume.whole)
+        target = new.begin(placed.shape, np.uint8, (CHUNK, CHUNK, CHUNK))
+        for z in range(0, placed.shape[0], CHUNK):
+            target[z : z + CHUNK] = placed[z : z + CHUNK]
+        new.finish(facts=facts)
+    elif path.suffix == ".mrc":
+        with new_mrc(path, placed.shape, cubic(path, edges_nm), np.uint8) as file:
+            for z in range(0, placed.shape[0], CHUNK):
+                file.data[z : z + CHUNK] = placed[z : z + CHUNK]
+    else:
+        write_tiff(path, placed, edges_nm)

@@ -110,6 +110,14 @@ def test_a_body_is_found_from_strokes_on_a_few_planes():
     assert corrected[strokes == STRUCTURE].all()
 
 
+def test_distances_are_as_long_in_nm_along_each_axis():
+    row = np.zeros((3, 1, 1), np.uint8)
+    row[0], row[2] = STRUCTURE, BACKGROUND
+    regions = regions_of(row, np.arange(3, dtype=np.int32).reshape(3, 1, 1), 5, (8.0, 1.0, 1.0))
+    alone = msgspec.structs.replace(DEFAULT.cut, grey_weight=0.0)
+    assert energy(regions, row, row, alone).unary[1].tolist() == pytest.approx([np.log1p(4.0)] * 2)
+
+
 def test_supervoxels_are_connected_numbered_without_gaps_and_as_many_as_asked_for():
     pytest.importorskip("skimage", reason="scikit-image is not installed (volumes extra)")
     volume, _, _ = body()

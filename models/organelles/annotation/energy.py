@@ -106,7 +106,8 @@ def _distance_cost(
         at = np.concatenate([at, np.arange(len(regions))])
         points = np.concatenate([points, regions.centres])
     weight = np.bincount(at, minlength=len(regions))
-    places = np.stack(np.unravel_index(painted, strokes.shape), axis=1)
+    points = points * np.array(regions.edges)
+    places = np.stack(np.unravel_index(painted, strokes.shape), axis=1) * np.array(regions.edges)
     columns = []
     for value in CLASSES:
         far, _ = cKDTree(places[classes == value]).query(points)
@@ -121,5 +122,5 @@ def boundary_cost(regions: Regions) -> Rows:
     a, b = regions.contacts.T
     square = (regions.means[a] - regions.means[b]) ** 2
     alike = np.exp(-square / (2 * max(float(square.mean()), 1e-9)))
-    apart = np.linalg.norm(regions.centres[a] - regions.centres[b], axis=1)
+    apart = np.linalg.norm((regions.centres[a] - regions.centres[b]) * np.array(regions.edges), axis=1)
     return np.asarray(regions.faces / regions.faces.mean() * alike / np.maximum(apart, 1e-9))

@@ -15,9 +15,17 @@ from models.organelles.annotation.settings import CutSettings
 
 Labels = NDArray[np.int32]
 Rows = NDArray[np.float64]
+Edges = tuple[float, float, float]
 Progress = Callable[[float], None]  # share that is done, 0 to 1
 _BLOCK = 64  # voxels: SLIC works on blocks of about this edge, so that memory is bounded and cores share the work
 _SLAB = 16
+
+
+def relative(edges: Edges) -> Edges:
+    """Edges in units of the edge of a cube of the same volume."""
+    mean = math.prod(edges) ** (1 / 3)
+    z, y, x = (edge / mean for edge in edges)
+    return z, y, x
 
 
 def edge_of(shape: tuple[int, ...], settings: CutSettings) -> float:
@@ -25,7 +33,14 @@ def edge_of(shape: tuple[int, ...], settings: CutSettings) -> float:
     return float(np.clip((math.prod(shape) / settings.supervoxels) ** (1 / 3), 2.0, settings.largest_edge))
 
 
-def supervoxels(grey: Grey, settings: CutSettings, *, workers: int = 2, progress: Progress | None = None) -> Labels:
+def supervoxels(
+    grey: Grey,
+    settings: CutSettings,
+    *,
+    edges: Edges = (1.0, 1.0, 1.0),
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Labels:
     """Supervoxels of a volume by SLIC (Achanta et al., IEEE TPAMI 34, 2274, 2012), numbered from 0.
 
     Parameters
@@ -34,6 +49,8 @@ def supervoxels(grey: Grey, settings: CutSettings, *, workers: int = 2, progress
         Volume of shape (z, y, x).
     settings
         How many, how compact, how many iterations.
+    edges
+        Edges of a voxel (z, y, x) in any unit, for distances within supervoxels.
     workers
         Threads.
     progress
@@ -63,6 +80,7 @@ def supervoxels(grey: Grey, settings: CutSettings, *, workers: int = 2, progress
             part,
             n_segments=wanted,
             compactness=settings.compactness / span,
+            spacing=relative(edges),
             max_num_iter=settings.iterations,
             channel_axis=None,
             start_label=0,
@@ -122,6 +140,8 @@ class Regions:
         Pairs that share faces, the smaller number first, shape (m, 2).
     faces
         Shared faces of voxels of each pair, shape (m,).
+    edges
+        Edges of a voxel (z, y, x), in units of the edge of a cube of the same volume.
     """
 
     labels: Labels
@@ -131,6 +151,7 @@ class Regions:
     histograms: Rows
     contacts: NDArray[np.int64]
     faces: Rows
+    edges: Edges = (1.0, 1.0, 1.0)
 
     def __len__(self) -> int:
         """How many supervoxels there are."""
@@ -142,7 +163,7 @@ def bin_of(grey: NDArray[np.uint8], bins: int) -> NDArray[np.intp]:
     return np.asarray(grey, np.intp) * bins >> 8
 
 
-def regions_of(grey: Grey, labels: Labels, bins: int) -> Regions:
+def regions_of(grey: Grey, labels: Labels, bins: int, edges: Edges = (1.0, 1.0, 1.0)) -> Regions:
     """Sizes, greys, centres and contacts of supervoxels; slab by slab, so that memory stays bounded."""
     n = int(labels.max()) + 1
     sizes, greys, centres, histograms = np.zeros(n), np.zeros(n), np.zeros((n, 3)), np.zeros((n, bins))
@@ -160,7 +181,7 @@ def regions_of(grey: Grey, labels: Labels, bins: int) -> Regions:
             centres[:, axis] += np.bincount(flat, np.broadcast_to(place, part.shape).ravel(), n)
         histograms += np.bincount(flat * bins + bin_of(part.ravel(), bins), minlength=n * bins).reshape(n, bins)
         below = labels[k : k + _SLAB + 1]  # with the first plane of the next slab
-        for a, b in (
+        for a, b in (  # a face counts as one, whatever its area
             (below[:-1], below[1:]),
             (ids[:, :-1], ids[:, 1:]),
             (ids[:, :, :-1], ids[:, :, 1:]),
@@ -173,4 +194,4 @@ def regions_of(grey: Grey, labels: Labels, bins: int) -> Regions:
     code, back = np.unique(np.concatenate(codes), return_inverse=True)
     faces = np.bincount(back, np.concatenate(counts), len(code)).astype(np.float64)
     pairs = np.stack([code // n, code % n], axis=1)
-    return Regions(labels, sizes, greys / sizes, centres / sizes[:, None], histograms, pairs, faces)
+    return Regions(labels, sizes, greys / sizes, centres / sizes[:, None], histograms, pairs, faces, relative(edges))

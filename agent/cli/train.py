@@ -170,11 +170,14 @@ def _proofread(folder: Path) -> list[Any]:
 
     read = []
     for sheet in read_project(folder):
+        if sheet.structure != "gold" or sheet.sections is not None:
+            raise ConfigError(f"{sheet.image}: its marks are {sheet.structure}, and not gold")
         image, _ = map_image(folder / sheet.image)
         if tuple(image.shape) != tuple(sheet.shape):
             raise ConfigError(f"{sheet.image}: {image.shape} pixels; it was proofread with {sheet.shape}")
         marks = np.array([[m.x, m.y, m.diameter_nm / sheet.pixel_nm] for m in sheet.marks]).reshape(-1, 3)
-        read.append(Proofread(Path(sheet.image).name, image, sheet.pixel_nm, marks, sheet.checked))
+        checked = tuple((left, top, right, bottom) for left, top, right, bottom in sheet.checked)
+        read.append(Proofread(Path(sheet.image).name, image, sheet.pixel_nm, marks, checked))
     return read
 
 

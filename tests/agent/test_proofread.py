@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.web.proofread.project import Change, Mark, Project, ProjectError, Sheet, changed, numbered, read_project
+from agent.web.proofread.project import (
+    Change,
+    Mark,
+    Placed,
+    Project,
+    ProjectError,
+    Sheet,
+    changed,
+    numbered,
+    read_project,
+)
 from agent.web.proofread.pyramid import SIDE, Pyramid
 
 
@@ -23,7 +33,7 @@ def test_a_sheet_comes_back_as_it_was_written(tmp_path):
 
 
 def test_a_change_removes_places_and_remembers_what_was_wrong():
-    after = changed(sheet(), Change(revision=0, removed=(1,), placed=((2, 31, 41, 11), (3, 50, 60, 6))))
+    after = changed(sheet(), Change(revision=0, removed=(1,), placed=(Placed(2, 31, 41, 11), Placed(3, 50, 60, 6))))
     assert [(m.id, m.x, m.by) for m in after.marks] == [(2, 31, "person"), (3, 50, "person")]
     assert [m.id for m in after.removed] == [1]
     assert after.revision == 1
@@ -33,8 +43,8 @@ def test_a_change_removes_places_and_remembers_what_was_wrong():
     ("change", "says"),
     [
         (Change(revision=7), "another window"),
-        (Change(revision=0, placed=((9, 5000, 1, 6),)), "outside the image"),
-        (Change(revision=0, placed=((9, 5, 1, 0.01),)), "no size of gold"),
+        (Change(revision=0, placed=(Placed(9, 5000, 1, 6),)), "outside the image"),
+        (Change(revision=0, placed=(Placed(9, 5, 1, 0.01),)), "no size of gold"),
         (Change(revision=0, checked=((5, 5, 5, 9),)), "is empty"),
     ],
 )
@@ -95,7 +105,26 @@ def test_a_tile_shows_what_the_image_holds():
 
 
 def test_marks_that_only_a_person_made_are_not_kept_as_wrong_finds():
-    one = changed(sheet(), Change(revision=0, placed=((3, 5, 5, 6),)))
+    one = changed(sheet(), Change(revision=0, placed=(Placed(3, 5, 5, 6),)))
     two = changed(one, Change(revision=1, removed=(3,)))
     assert two.removed == ()
     assert isinstance(two.marks[0], Mark)
+
+
+def test_marks_of_a_volume_have_a_section_and_gold_sheets_stay_as_they_were(tmp_path):
+    volume = sheet(image="/data/synapse.mrc", shape=(90, 700, 900), structure="vesicles")
+    box = (10, 10, 200, 200, 5, 40)
+    after = changed(volume, Change(revision=0, placed=(Placed(7, 50, 60, 41, 33.5),), checked=(box,)))
+    assert [(m.id, m.z) for m in after.marks if m.by == "person"] == [(7, 33.5)]
+    assert after.sections == 90
+    project = Project(tmp_path / "p")
+    assert read_project(project.write(after).parent) == [after]
+    for wrong, says in (
+        (Change(revision=0, placed=(Placed(9, 5, 5, 40, 200),)), "no size of vesicles"),
+        (Change(revision=0, checked=(box[:4],)), "is empty"),
+        (Change(revision=0, checked=((*box[:4], 9, 8),)), "is empty"),
+    ):
+        with pytest.raises(ProjectError, match=says):
+            changed(volume, wrong)
+    gold = Project(tmp_path / "gold").write(sheet()).read_text()
+    assert not any(word in gold for word in ("structure", '"z"'))

@@ -85,8 +85,8 @@ class Proofread:
             return refused(error)
         body = {
             "image": name,
-            "rows": sheet.shape[0],
-            "columns": sheet.shape[1],
+            "rows": sheet.shape[-2],
+            "columns": sheet.shape[-1],
             "pixel_nm": sheet.pixel_nm,
             "levels": pyramid.levels,
             "tile": SIDE,

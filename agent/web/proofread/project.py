@@ -1,7 +1,8 @@
 """A proofreading project: a folder with one sheet for each image; a sheet holds its marks and what was checked.
 
-``<folder>/<image stem>.json``. Places are pixels of the image, (0, 0) is the centre of its first pixel. Sheets are
-written to a file beside and then renamed, so a crash leaves the old one or the new one.
+``<folder>/<image stem>.json``. Places are pixels of the image, (0, 0) is the centre of its first pixel; in a volume
+they are voxels, and (0, 0, 0) is the centre of the first. Sheets are written to a file beside and then renamed, so a
+crash leaves the old one or the new one.
 """
 
 import os
@@ -15,6 +16,7 @@ import msgspec
 from agent.errors import CryonautError
 
 MOST_MARKS = 200_000
+USUAL_NM = {"gold": (6.0, 12.0, 18.0), "vesicles": (30.0, 40.0, 50.0)}  # sizes to place where nothing says which
 
 
 class ProjectError(CryonautError):
@@ -22,7 +24,7 @@ class ProjectError(CryonautError):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One particle: centre in pixels, diameter in nm; ``by`` says who set it."""
+    """One particle: centre in pixels, diameter in nm; ``by`` says who set it, ``z`` the section in a volume."""
 
     id: int
     x: float
@@ -31,22 +33,46 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     group: str = ""
     score: float = 1.0
     by: str = "model"
+    z: float = 0.0
 
 
 class Sheet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One image with its marks.
+    """One image or volume with its marks.
 
-    ``checked`` holds the rectangles (left, top, right, bottom) in pixels that a person went through; empty means all of
-    the image. ``removed`` are marks of the model that were wrong.
+    ``checked`` holds the rectangles (left, top, right, bottom) in pixels that a person went through, in a volume boxes
+    (left, top, right, bottom, first section, last section); empty means all of it. ``removed`` are marks of the model
+    that were wrong.
     """
 
-    image: str  # path of the image file, as seen from the project's folder where it is relative
-    shape: tuple[int, int]
+    image: str  # path of the file, as seen from the project's folder where it is relative
+    shape: tuple[int, ...]  # (rows, columns), of a volume (sections, rows, columns)
     pixel_nm: float
     marks: tuple[Mark, ...] = ()
     removed: tuple[Mark, ...] = ()
-    checked: tuple[tuple[float, float, float, float], ...] = ()
+    checked: tuple[tuple[float, ...], ...] = ()
     revision: int = 0
+    structure: str = "gold"  # what the marks are: gold, vesicles
+
+    @property
+    def sections(self) -> int | None:
+        """Sections of a volume; None for an image."""
+        return self.shape[0] if len(self.shape) == 3 else None
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither an image nor a volume."""
+        sides = 6 if len(self.shape) == 3 else 4
+        if len(self.shape) not in (2, 3) or any(len(part) != sides for part in self.checked):
+            raise ValueError(f"shape {self.shape} with checked parts {self.checked}: no image, and no volume")
+
+
+class Placed(msgspec.Struct, frozen=True, array_like=True):
+    """A mark that a person placed: id, x and y in pixels, diameter in nm, in a volume the section."""
+
+    id: int
+    x: float
+    y: float
+    diameter_nm: float
+    z: float = 0.0
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,8 +80,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     revision: int
     removed: tuple[int, ...] = ()
-    placed: tuple[tuple[int, float, float, float], ...] = ()  # id, x, y, diameter in nm
-    checked: tuple[tuple[float, float, float, float], ...] = ()
+    placed: tuple[Placed, ...] = ()
+    checked: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +164,24 @@ def changed(sheet: Sheet, change: Change) -> Sheet:
             f"the marks were saved from another window meanwhile (revision {sheet.revision}, not {change.revision}):"
             " load the page again"
         )
-    rows, columns = sheet.shape
-    for number, x, y, d in change.placed:
-        if not (-1 <= x <= columns and -1 <= y <= rows and 0.5 <= d <= 500):
-            raise ProjectError(f"mark {number} at ({x:g}, {y:g}) of {d:g} nm: outside the image, or no size of gold")
-    for left, top, right, bottom in change.checked:
-        if not (left < right and top < bottom):
-            raise ProjectError(f"checked part ({left:g}, {top:g}, {right:g}, {bottom:g}) is empty")
+    rows, columns = sheet.shape[-2:]
+    for new in change.placed:
+        inside = -1 <= new.x <= columns and -1 <= new.y <= rows and -1 <= new.z <= (sheet.sections or 0)
+        if not (inside and 0.5 <= new.diameter_nm <= 500):
+            raise ProjectError(
+                f"mark {new.id} at ({new.x:g}, {new.y:g}) of {new.diameter_nm:g} nm: outside the image, or no size of"
+                f" {sheet.structure}"
+            )
+    for part in change.checked:
+        if not _holds(part, sheet):
+            raise ProjectError(f"checked part ({', '.join(f'{side:g}' for side in part)}) is empty")
     known = {mark.id: mark for mark in sheet.marks}
     gone = [known.pop(number) for number in change.removed if number in known]
-    for number, x, y, d in change.placed:
-        before = known.get(number)
-        known[number] = Mark(
-            id=number, x=x, y=y, diameter_nm=d, by="person", group=before.group if before else "",
+    for new in change.placed:
+        before = known.get(new.id)
+        known[new.id] = Mark(
+            id=new.id, x=new.x, y=new.y, z=new.z, diameter_nm=new.diameter_nm, by="person",
+            group=before.group if before else "",
         )  # fmt: skip
     if len(known) > MOST_MARKS:
         raise ProjectError(f"{len(known)} marks; at most {MOST_MARKS} are taken")
@@ -158,6 +189,14 @@ def changed(sheet: Sheet, change: Change) -> Sheet:
     return msgspec.structs.replace(
         sheet, marks=tuple(known.values()), removed=wrong, checked=change.checked, revision=sheet.revision + 1
     )
+
+
+def _holds(part: tuple[float, ...], sheet: Sheet) -> bool:
+    # of a volume's box the last section counts
+    if len(part) != (4 if sheet.sections is None else 6):
+        return False
+    left, top, right, bottom, *sections = part
+    return left < right and top < bottom and (not sections or sections[0] <= sections[1])
 
 
 def sizes_of(sheet: Sheet) -> tuple[float, ...]:
@@ -171,7 +210,7 @@ def sizes_of(sheet: Sheet) -> tuple[float, ...]:
             sizes.add(float(name.removesuffix(" nm")))
         except ValueError:
             sizes.add(round(median(diameters), 1))
-    return tuple(sorted(size for size in sizes if size > 0)[:9]) or (6.0, 12.0, 18.0)
+    return tuple(sorted(size for size in sizes if size > 0)[:9]) or USUAL_NM.get(sheet.structure, (6.0, 12.0, 18.0))
 
 
 def numbered(marks: Iterable[tuple[float, float, float, str, float]]) -> tuple[Mark, ...]:

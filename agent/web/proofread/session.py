@@ -74,6 +74,7 @@ class SessionShelf:
                 (o.x, o.y, o.diameter_nm or UNSIZED_NM, o.group or detector, o.score) for detector, o in found
             ),
             revision=len(runs),
+            structure="vesicles" if set(last) == {"vesicles"} else "gold",
         )
 
     async def image(self, name: str) -> Pixels:

@@ -6,6 +6,7 @@ Neighbouring squares, or parts of a torn foil, carry lattices of their own, so w
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -45,26 +46,22 @@ class Answers:
     fine
         How far off points may be for their raster alone, working pixels.
     at
-        Answer at any place (x, y).
+        Answers at any places, (n, 2) -> (n,).
     qualities
         Chance of a good micrograph at each point, shape (n,), or None.
     quality_at
-        The same at any place, or None.
+        The same at any places, or None.
     """
 
     points: Points
     heights: NDArray[np.float64]
     fine: float
-    at: Callable[[float, float], float]
+    at: Callable[[Points], NDArray[np.float64]]
     qualities: NDArray[np.float64] | None = None
-    quality_at: Callable[[float, float], float] | None = None
+    quality_at: Callable[[Points], NDArray[np.float64]] | None = None
     sure: float = -1.0
     doubtful: float = -1.0
     around: float = 0.35
-
-    def quality(self, k: int) -> float | None:
-        """Quality at point ``k``."""
-        return None if self.qualities is None else float(self.qualities[k])
 
 
 def all_sites(work: Working, fit: LatticeFit, points: Points, answers: Answers, radius: float) -> list[Site]:
@@ -113,44 +110,70 @@ def lattice_sites(work: Working, fit: LatticeFit, points: Points, answers: Answe
     close = _gap(seen_at, points[fit.member]) < reach
     usual = float(np.median(heights[close])) if close.any() else 0.0
     index, place = _sites_in_frame(fit, Anchors.of(fit, points), rows, columns, 0.5)
-    nearby = cKDTree(seen_at).query_ball_point(place, reach) if len(seen_at) else [[]] * len(place)
+    at_row, at_column = (np.rint(place[:, k]).astype(int).clip(0, n - 1) for k, n in ((1, rows), (0, columns)))
+    open_ = on_foil[at_row, at_column]
+    best = _best_near(place, seen_at, heights, reach)
+    found = best >= 0
+    # Where the frame cuts more than a third of a hole, the lattice knows its place better.
+    inside = np.minimum(place, np.array([columns - 1.0, rows - 1.0]) - place).min(axis=1)
+    where = np.where((found & (inside >= 0.5 * radius))[:, None], seen_at[best] if len(seen_at) else place, place)
+    height = np.where(found, heights[best] if len(heights) else 0.0, answers.at(place))
+    known = open_ | ((answers.doubtful > 0) & (height >= answers.doubtful))
+    shadow = found & ~known & (height > _BEYOND * usual)
+    kept = shadow | (known & (found | (inside >= 0)))
+    quality = np.zeros(len(place))
+    if answers.quality_at is not None and answers.qualities is not None:
+        quality = np.where(found, answers.qualities[best] if len(heights) else 0.0, answers.quality_at(place))
     sites: list[Site] = []
-    beyond: list[Site] = []
-    for (i, j), at, near in zip(index, place, nearby, strict=True):
-        x, y = int(np.clip(round(at[0]), 0, columns - 1)), int(np.clip(round(at[1]), 0, rows - 1))
-        where = (int(i), int(j))
-        if near:
-            gap = np.hypot(*(seen_at[near] - at).T)
-            best = near[int(np.argmax(heights[near] - 0.3 * gap / reach))]
-            # Where the frame cuts more than a third of a hole, the lattice knows its place better.
-            cut = min(at[0], at[1], columns - 1 - at[0], rows - 1 - at[1]) < 0.5 * radius
-            (x_seen, y_seen), height = (at if cut else seen_at[best]), float(heights[best])
-            site = Site(float(x_seen), float(y_seen), height, False, where, quality=answers.quality(best))
-            if on_foil[y, x] or 0 < answers.doubtful <= height:
-                sites.append(site)
-            elif height > _BEYOND * usual:
-                beyond.append(replace(site, shadow=True))
-        elif 0 <= at[0] <= columns - 1 and 0 <= at[1] <= rows - 1:
-            x_at, y_at = float(at[0]), float(at[1])
-            height = answers.at(x_at, y_at)
-            if on_foil[y, x] or 0 < answers.doubtful <= height:
-                quality = None if answers.quality_at is None else answers.quality_at(x_at, y_at)
-                sites.append(Site(x_at, y_at, height, True, where, quality=quality))
-    sites += _next_to(beyond, sites)
-    return _supported(sites, {(int(i), int(j)) for i, j in index}, answers)
+    for k in np.flatnonzero(kept).tolist():
+        site = Site(
+            float(where[k, 0]),
+            float(where[k, 1]),
+            float(height[k]),
+            inferred=not found[k],
+            index=(int(index[k, 0]), int(index[k, 1])),
+            shadow=bool(shadow[k]),
+            quality=None if answers.qualities is None else float(quality[k]),
+        )
+        sites.append(site)
+    known_sites = [s for s in sites if not s.shadow]
+    return _supported(known_sites + _next_to([s for s in sites if s.shadow], known_sites), index, answers)
 
 
-def _supported(sites: list[Site], in_frame: set[tuple[int, int]], answers: Answers) -> list[Site]:
+def _best_near(place: Points, points: Points, heights: NDArray[np.float64], reach: float) -> NDArray[np.int64]:
+    """For each of ``place`` (n, 2), which of ``points`` within ``reach`` answers best and nearest; -1 for none."""
+    best = np.full(len(place), -1)
+    if not len(points):
+        return best
+    nearby = cKDTree(points).query_ball_point(place, reach)
+    count = np.array([len(near) for near in nearby])
+    owner = np.repeat(np.arange(len(place)), count)
+    other = np.array([k for near in nearby for k in near], np.int64)
+    worth = heights[other] - 0.3 * np.hypot(*(points[other] - place[owner]).T) / reach
+    order = np.lexsort((other, worth, owner))  # the last of each owner is its best
+    best[owner[order]] = other[order]
+    return best
+
+
+def _supported(sites: list[Site], in_frame: NDArray[np.int64], answers: Answers) -> list[Site]:
     """Sites without the unsure ones round which too few holes are seen: there the foil ends."""
-    seen = {s.index for s in sites if not s.inferred and s.correlation >= answers.sure}
-    around = [(di, dj) for di in range(-2, 3) for dj in range(-2, 3) if (di, dj) != (0, 0)]
+    first = in_frame.min(axis=0) - 2 if len(in_frame) else np.zeros(2, np.int64)
+    shape = tuple(np.ptp(in_frame, axis=0) + 5) if len(in_frame) else (5, 5)
+    possible, seen = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    possible[tuple((in_frame - first).T)] = 1.0
+    sure = [s.index for s in sites if s.index is not None and not s.inferred and s.correlation >= answers.sure]
+    if sure:
+        seen[tuple((np.array(sure) - first).T)] = 1.0
+    around = [
+        cv2.boxFilter(grid, cv2.CV_32F, (5, 5), normalize=False, borderType=cv2.BORDER_CONSTANT) - grid
+        for grid in (seen, possible)
+    ]
     kept = []
     for site in sites:
-        if site.index not in seen and site.index is not None:
-            near = [(site.index[0] + di, site.index[1] + dj) for di, dj in around]
-            possible = [n for n in near if n in in_frame]
+        if site.index is not None:
+            i, j = site.index[0] - int(first[0]), site.index[1] - int(first[1])
             least = _MOSTLY if site.inferred and site.correlation < answers.doubtful else answers.around
-            if sum(n in seen for n in possible) < least * len(possible):
+            if not seen[i, j] and around[0][i, j] < least * around[1][i, j] - 1e-3:
                 continue
         kept.append(site)
     return kept

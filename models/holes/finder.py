@@ -1,6 +1,7 @@
 """The classical hole finder: template matching on every scale, a lattice, and its extension, in one call."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.base import Image, as_plain, source_fingerprint
 from models.detections import HoleDetection, HoleFinding, Lattice
@@ -13,6 +14,8 @@ from models.holes.scale import Hypothesis, hypotheses, noise_level, rim_hypothes
 from models.holes.scoring import judge
 from models.holes.sites import Site, best_radius, centred, refined_radius, response_at
 from models.holes.template import peaks
+
+Floats = NDArray[np.float64]
 
 _LOOSE = 0.045  # of the pitch: residual from which discs are doubted and rims are tried as well
 _LEAST_EXPLAINED = 0.004
@@ -140,10 +143,10 @@ def _answers(work: Working, radius: float, sign: int, least: float) -> Answers:
     response, k = response_at(work, radius, sign)
     points, heights = peaks(response, least, max(1.0, 0.5 * radius * k))
 
-    def at(x: float, y: float) -> float:
-        row = int(np.clip(round((y + 0.5) * k - 0.5), 0, response.shape[0] - 1))
-        column = int(np.clip(round((x + 0.5) * k - 0.5), 0, response.shape[1] - 1))
-        return float(response[row, column])
+    def at(places: Floats) -> Floats:
+        column, row = np.rint((places + 0.5) * k - 0.5).astype(int).T.reshape(2, -1)
+        rows, columns = response.shape
+        return np.asarray(response[row.clip(0, rows - 1), column.clip(0, columns - 1)], np.float64)
 
     return Answers((points + 0.5) / k - 0.5, heights, 1.0 / k, at)
 
@@ -167,15 +170,16 @@ def finding(
 ) -> HoleFinding:
     """Sites as judged holes in image pixels."""
     holes = []
-    for site, (score, label, features) in zip(sites, judge(work, sites, radius, sign or 1), strict=True):
+    at = work.to_image(np.array([[site.x, site.y] for site in sites]).reshape(-1, 2)).tolist()
+    judged = judge(work, sites, radius, sign or 1)
+    for site, (x, y), (score, label, features) in zip(sites, at, judged, strict=True):
         least = _LEAST_STEP if lattice is None else _LEAST_SHADOW if site.shadow else _LEAST_SEEN
         if sign and not site.inferred and site.quality is None and features["step"] < least:
             continue
-        x, y = work.to_image(np.array([[site.x, site.y]]))[0]
         holes.append(
             HoleDetection(
-                x=float(x),
-                y=float(y),
+                x=x,
+                y=y,
                 radius_px=radius / work.scale,
                 score=score,
                 label=label,

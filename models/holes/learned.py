@@ -144,7 +144,7 @@ class NetHoleFinder:
         points = choice.hypothesis.points[: len(choice.fit.member)][choice.fit.member]
         middle = np.sqrt(SMALLEST * LARGEST) / choice.hypothesis.radius
         level = min(maps, key=lambda m: abs(np.log(m.level.scale / middle)))
-        if float(np.median([level.chance_at(x, y) for x, y in points])) < _THINKABLE:
+        if float(np.median(level.chance_at(points))) < _THINKABLE:
             return HoleFinding(holes=(), note="a lattice of spots that do not look like holes: no holes")
         return on_lattice(work, choice.hypothesis, choice.fit)
 

@@ -25,21 +25,23 @@ class Maps:
     centre: NDArray[np.float32]  # (rows, columns): chance that a centre is in the cell
     about: NDArray[np.float32]  # (7, rows, columns): see models/training/networks.py
 
-    def cell(self, x: float, y: float) -> tuple[int, int]:
-        """Row and column of the cell at a working point (x, y)."""
-        column, row = ((np.array([x, y]) + 0.5) * self.level.scale - 1.0) / 2.0
+    def cells(self, points: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows and columns of the cells at working points (n, 2)."""
+        at = np.rint(((points + 0.5) * self.level.scale - 1.0) / 2.0).astype(np.int64)
         rows, columns = self.centre.shape
-        return int(np.clip(round(row), 0, rows - 1)), int(np.clip(round(column), 0, columns - 1))
+        return at[:, 1].clip(0, rows - 1), at[:, 0].clip(0, columns - 1)
 
-    def chance_at(self, x: float, y: float) -> float:
-        """Chance of a hole near a working point, the best of its cell and the eight round it."""
-        row, column = self.cell(x, y)
-        return float(self.centre[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2].max())
+    def chance_at(self, points: Floats) -> Floats:
+        """Chance of a hole near working points (n, 2), the best of the cell of each and the eight round it."""
+        row, column = self.cells(points)
+        around = np.pad(self.centre, 1)
+        best = np.max([around[row + i, column + j] for i in range(3) for j in range(3)], axis=0)
+        return np.asarray(best, np.float64)
 
-    def quality_at(self, x: float, y: float) -> float:
-        """Chance of a good micrograph at a working point."""
-        row, column = self.cell(x, y)
-        return float(1.0 / (1.0 + np.exp(-self.about[1, row, column])))
+    def quality_at(self, points: Floats) -> Floats:
+        """Chance of a good micrograph at working points (n, 2)."""
+        row, column = self.cells(points)
+        return np.asarray(1.0 / (1.0 + np.exp(-self.about[1, row, column].astype(np.float64))))
 
 
 @dataclass(frozen=True, slots=True)

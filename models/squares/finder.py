@@ -12,9 +12,8 @@ from models.squares.located import Located
 from models.squares.mesh import Mesh, build_mesh
 from models.squares.polygons import Blob, blobs_of, grown
 from models.squares.scoring import Judgement, judge
-from models.squares.segmentation import Working, open_mesh, prepare
+from models.squares.segmentation import SMALLEST_PX, Working, open_mesh, prepare
 
-_SMALLEST_PX = 6.0  # area of a square in image pixels below which it is noise
 _MOST = 6000  # regions; a grid has some 1500 openings
 _SHAPE = 0.68  # share of its box that a lone region must fill to pass for a square
 _RIM = 0.13  # of a square's side: how wide its soft rim may be
@@ -66,7 +65,7 @@ def locate(image: Image) -> Located | SquareFinding:
     mask, _ = open_mesh(work)
     n, found = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
     labels = np.asarray(found, np.int32)
-    blobs = blobs_of(labels, n, _SMALLEST_PX * max(work.scale, 1.0) ** 2)
+    blobs = blobs_of(labels, n, SMALLEST_PX * max(work.scale, 1.0) ** 2)
     if not blobs:
         return SquareFinding(squares=(), note="no open region of at least a few pixels: no squares")
     if len(blobs) > _MOST:

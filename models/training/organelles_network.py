@@ -1,0 +1,230 @@
+"""Two 3-D networks that mark organelles in volumes: the published U-Net, and the residual one that is in use.
+
+Both use valid convolutions only, so that what they say of a voxel depends on its surroundings and on nothing else, and
+both answer alike wherever a block begins on a multiple of `STEP` voxels. Volumes go in as (n, 1, z, y, x) with grey
+values in [0, 1]; inside they are shifted to [-1, 1] as published.
+
+The published network is that of ASEM (Gallusser et al., J Cell Biol 222, e202208005, 2023: figure S3 and "Training:
+Pipeline details"; 204 voxels in, 110 out, 47 of context a side).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Arch = Literal["fast", "published"]
+STEP = 8  # three halvings: a block that begins elsewhere meets other pooling phases
+
+
+def _crop(volume: Tensor, size: torch.Size | list[int]) -> Tensor:
+    """The middle of a volume, ``size`` voxels along the last three axes."""
+    z, y, x = ((have - want) // 2 for have, want in zip(volume.shape[2:], size, strict=True))
+    return volume[:, :, z : z + size[0], y : y + size[1], x : x + size[2]]
+
+
+def _twice(volume: Tensor) -> Tensor:
+    return functional.interpolate(volume, scale_factor=2.0, mode="nearest")
+
+
+class OrganelleNet(nn.Module):
+    """What both networks share: `logits`, `probabilities` as `forward`, the context, and what they answer.
+
+    Attributes
+    ----------
+    context
+        Voxels of surroundings that are used up at each side; output = input - 2 * context.
+    structures
+        Answers for each voxel.
+    """
+
+    context: int
+    structures: int
+
+    def logits(self, volume: Tensor) -> Tensor:
+        """Log-odds (n, structures, z, y, x) from grey values in [0, 1]."""
+        raise NotImplementedError
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Probabilities."""
+        return torch.sigmoid(self.logits(volume))
+
+
+def _valid_pair(cin: int, cout: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(cin, cout, 3), nn.ReLU(inplace=True), nn.Conv3d(cout, cout, 3), nn.ReLU(inplace=True)
+    )
+
+
+class PublishedNet(OrganelleNet):
+    """The U-Net as published: one structure, two classes, 5,837,730 parameters at its full width of 32.
+
+    The published answer to 204 voxels is 110; the outer 3 are cut off, so that 104 = 13 * 8 remain and blocks can be
+    put side by side without a seam (`published_size` tells the uncut one).
+    """
+
+    TRIM = 3
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.context, self.structures = 47 + self.TRIM, 1
+        w = [width, 2 * width, 4 * width, 8 * width]
+        self.down = nn.ModuleList([_valid_pair(a, b) for a, b in zip([1, *w[:3]], w, strict=True)])
+        self.up = nn.ModuleList([_valid_pair(w[k] + w[k + 1], w[k]) for k in (2, 1, 0)])
+        self.head = nn.Conv3d(width, 2, 3)
+
+    @staticmethod
+    def published_size(size: int) -> int:
+        """Edge of the published answer to an input of ``size``.
+
+        Raises
+        ------
+        ValueError
+            When a halving would not come out even.
+        """
+        skips = []
+        for _ in range(3):
+            size -= 4
+            skips.append(size)
+            if size % 2:
+                raise ValueError("an input of this size has an odd edge at a pooling")
+            size //= 2
+        size -= 4
+        for k, _ in enumerate(reversed(skips)):
+            size *= 2
+            # the crop keeps every answer in one phase with the poolings above it
+            factor = 2 ** (k + 1)
+            size -= (size - 4) % factor
+            size -= 4
+        return size - 2
+
+    def classes(self, volume: Tensor) -> Tensor:
+        """The published answer: two classes before the softmax, 47 voxels of context a side."""
+        volume = 2 * volume - 1
+        skips = []
+        for block in self.down[:-1]:
+            volume = block(volume)
+            skips.append(volume)
+            volume = functional.max_pool3d(volume, 2)
+        volume = self.down[-1](volume)
+        for k, block in enumerate(self.up):
+            volume = _twice(volume)
+            factor = 2 ** (k + 1)
+            size = [n - (n - 4) % factor for n in volume.shape[2:]]
+            volume = _crop(volume, size)
+            volume = block(torch.cat([_crop(skips.pop(), size), volume], 1))
+        answer: Tensor = self.head(volume)
+        return answer
+
+    def logits(self, volume: Tensor) -> Tensor:
+        """Log-odds of the structure: the softmax of two classes is the sigmoid of their difference."""
+        classes = self.classes(volume)
+        t = self.TRIM
+        return (classes[:, 1:] - classes[:, :1])[:, :, t:-t, t:-t, t:-t]
+
+
+class _Residual(nn.Module):
+    """Two valid 3 x 3 x 3 convolutions beside a shortcut; 2 voxels a side are used up. It begins as the shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(width, width, 3)
+        self.second = nn.Conv3d(width, width, 3)
+        self.gain = nn.Parameter(torch.full((1,), 0.2))
+
+    def forward(self, volume: Tensor) -> Tensor:
+        inner = functional.relu(self.second(functional.relu(self.first(volume))))
+        shortcut: Tensor = volume[:, :, 2:-2, 2:-2, 2:-2]
+        return shortcut + self.gain * inner
+
+
+class FastNet(OrganelleNet):
+    """A residual U-Net that works from half the sampling downwards; 36 voxels of context, any number of structures.
+
+    The stem turns each 2 x 2 x 2 voxels into channels, and the head turns channels back into 2 x 2 x 2 voxels, so
+    nothing is computed at full sampling though the answer has it. The finest level is seen by the way up alone and is
+    cropped before it is worked on, so most of the work is done for voxels that are answered.
+
+    Parameters
+    ----------
+    structures
+        Answers for each voxel, independent of each other.
+    width
+        Channels at half the sampling; twice as many at each level below.
+    """
+
+    def __init__(self, structures: int = 1, width: int = 24) -> None:
+        super().__init__()
+        self.context, self.structures = 36, structures
+        w1, w2, w3 = width, 2 * width, 4 * width
+        self.stem = nn.Conv3d(1, w1, 2, stride=2)
+        self.down1 = nn.Conv3d(w1, w2, 2, stride=2)
+        self.at1 = _Residual(w2)
+        self.down2 = nn.Conv3d(w2, w3, 2, stride=2)
+        self.at2 = _Residual(w3)
+        self.join1 = nn.Conv3d(w3, w2, 1)
+        self.back1 = _Residual(w2)
+        self.join0 = nn.Conv3d(w2, w1, 1)
+        self.back0 = _Residual(w1)
+        self.head = nn.Conv3d(w1, 8 * structures, 1)
+
+    def logits(self, volume: Tensor) -> Tensor:
+        """Log-odds of each structure."""
+        fine = functional.relu(self.stem(2 * volume - 1))
+        middle = self.at1(functional.relu(self.down1(fine)))
+        coarse = self.at2(functional.relu(self.down2(middle)))
+        coarse = _twice(self.join1(coarse))
+        middle = self.back1(coarse + _crop(middle, coarse.shape[2:]))
+        middle = _twice(self.join0(middle))
+        fine = self.back0(middle + _crop(fine, middle.shape[2:]))
+        parts = self.head(functional.relu(fine))
+        n, _, z, y, x = parts.shape
+        parts = parts.reshape(n, self.structures, 2, 2, 2, z, y, x).permute(0, 1, 5, 2, 6, 3, 7, 4)
+        return parts.reshape(n, self.structures, 2 * z, 2 * y, 2 * x)
+
+
+def condition(network: OrganelleNet, volume: Tensor) -> None:
+    """Scale each convolution in turn so that its answers to ``volume`` have mean 0 and deviation 1 in every channel.
+
+    Networks without normalisation learn slowly from grey values of low contrast; layers that begin on one scale learn
+    at once (Mishkin and Matas, All you need is a good init, 2016), and nothing is left in the network that looks at
+    more than a voxel's surroundings. The head is left as it is.
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv3d)][:-1]
+    for layer in layers:
+        seen: list[Tensor] = []
+        hook = layer.register_forward_hook(lambda _module, _inputs, answer, seen=seen: seen.append(answer))
+        with torch.no_grad():
+            network.logits(volume)
+            hook.remove()
+            spread, mean = torch.std_mean(seen[0].float(), dim=(0, 2, 3, 4))
+            spread = spread.clamp(min=1e-4)
+            layer.weight /= spread[:, None, None, None, None]
+            if layer.bias is not None:
+                layer.bias.copy_((layer.bias - mean) / spread)
+
+
+def build(arch: Arch, structures: int, width: int) -> OrganelleNet:
+    """A network by name.
+
+    Raises
+    ------
+    ValueError
+        When the published one is asked for more than one structure.
+    """
+    if arch == "fast":
+        return FastNet(structures, width)
+    if structures != 1:
+        raise ValueError("the published network marks one structure; train one for each, or use the fast one")
+    return PublishedNet(width)
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers a network learns."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def input_size(network: OrganelleNet, out: int) -> int:
+    """Edge of the input that gives ``out`` voxels, a multiple of `STEP`."""
+    return out + 2 * network.context

@@ -8,9 +8,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
+from agent.cli.segment_organelles import labels, organelles
 from agent.errors import BadFileError, ConfigError, CryonautError
 
-app = App(name="segment", help="Segment volumes (MRC, TIFF stacks, OME-Zarr).")
+app = App(name="segment", help="Segment volumes (MRC, TIFF stacks, N5, OME-Zarr).")
+app.command(organelles)
+app.command(labels)
 Format = Literal["mrc", "zarr", "csv", "star", "imod"]
 ALL: tuple[Format, ...] = ("mrc", "csv", "star")
 

@@ -96,7 +96,7 @@ def convert(
     if dry_run:
         say_cost(source, source.shape, 1)
         return
-    _free(out, force)
+    free(out, force)
     if out.suffix == ".zarr":
         _copy(source, out, edges, None, invert, nan, levels, workers)
     else:
@@ -150,7 +150,7 @@ def crop(
     if dry_run:
         say_cost(source, tuple(b - a for a, b in spans), 1)
         return
-    _free(out, force)
+    free(out, force)
     _copy(source, out, edges, box, False, None, 3, workers)
     print(f"{out}: {describe(open_volume(out))}")
 
@@ -205,7 +205,7 @@ def normalise(
     if dry_run:
         say_cost(source, source.shape, 3 if kind == "clahe" else 2, bytes_per_voxel=1)
         return
-    _free(out, force)
+    free(out, force)
     with bar(f"{volume.name}: looking at grey values") as say:
         try:
             tables = normaliser(source.array, kind, kernel=kernel, clip=clip, say=say)
@@ -348,7 +348,7 @@ def _export(source: Any, out: Path, edges: Any, aligned: bool, change: Any) -> N
                 say(z + 1, source.shape[0])
 
 
-def _free(out: Path, force: bool) -> None:
+def free(out: Path, force: bool) -> None:
     """Nothing that is there is written over by accident; what an interrupted run left is gone on with."""
     import shutil
 

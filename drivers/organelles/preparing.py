@@ -3,6 +3,7 @@
 Functions that a worker is given take names of files and plain numbers, and give plain facts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +23,21 @@ from models.organelles.normalise import Normaliser
 CHUNK = 128  # voxels, ASEM
 
 
-@lru_cache(maxsize=4)
 def opened(path: str) -> Volume:
-    """A volume that a worker opens once."""
+    """A volume, opened once by each worker as long as it stays the same."""
+    return _opened(path, stamp(Path(path)))
+
+
+@lru_cache(maxsize=4)
+def _opened(path: str, changed: float) -> Volume:
     return open_volume(Path(path))
+
+
+def stamp(path: Path) -> float:
+    """When a volume was last changed, as far as its own file, or the head of its folder, says."""
+    heads = [path / name for name in ("zarr.json", ".zattrs", ".zarray", ".zgroup", "attributes.json")]
+    head = next((h for h in heads if h.exists()), path)
+    return head.stat().st_mtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +87,27 @@ def copy_block(source: str, out: str, low: Triple, block: Block, change: Change)
     return {}
 
 
-@lru_cache(maxsize=8)
 def target(path: str) -> Any:
     """The finest level of a volume that a worker writes to."""
+    return _target(path, stamp(Path(path) / "s0"))
+
+
+@lru_cache(maxsize=8)
+def _target(path: str, changed: float) -> Any:
     return NewVolume(Path(path), (1.0, 1.0, 1.0)).level()
+
+
+def begin(
+    journal: Journal, of: Facts, new: Sequence[NewVolume], shape: Triple, dtype: Any, chunk: int, restart: bool = False
+) -> None:
+    """Open a journal with the volumes that its blocks fill; where these are gone, nothing is done yet."""
+    chunks = (chunk, chunk, chunk)
+    going_on = journal.begin(of, restart=restart)
+    if going_on and not all(one.fits(shape, dtype, chunks) for one in new):
+        going_on = journal.begin(of, restart=True)
+    for one in new:
+        if not going_on:
+            one.begin(shape, dtype, chunks)
 
 
 def copy(
@@ -125,10 +154,10 @@ def copy(
     z, y, x = (o + e * n for o, e, n in zip(source.offset_nm, edges_nm, low, strict=True))
     new = NewVolume(out, edges_nm, (z, y, x), whole=whole if whole.shape != size else None)
     journal = Journal(out.with_name(out.name + ".work"))
-    stamp = source.path.stat()
-    of = {"source": str(source.path.resolve()), "changed": stamp.st_mtime, "box": [low, high], "edges": edges_nm}
-    going_on = journal.begin(of | {"change": [change.invert, change.nan]})
-    new.begin(size, source.array.dtype.newbyteorder("="), (CHUNK, CHUNK, CHUNK), anew=not going_on)
+    of: Facts = {"source": str(source.path.resolve()), "changed": stamp(source.path), "box": [low, high]}
+    of |= {"edges": edges_nm}
+    of |= {"change": [change.invert, change.nan]}
+    begin(journal, of, [new], size, source.array.dtype.newbyteorder("="), CHUNK)
     every = blocks(size, (CHUNK, CHUNK, CHUNK) if _random_access(source) else (CHUNK, size[1], size[2]))
     arguments = [(str(source.path), str(out), low, block, change) for block in every]
     carry_out(journal, copy_block, arguments, cluster or Cluster(), say)
@@ -179,9 +208,8 @@ def normalise(
     """A volume with other grey values, 8 bits, as OME-Zarr; ``of`` says which in the journal."""
     new = NewVolume(out, edges_nm, source.offset_nm, whole=source.whole)
     journal = Journal(out.with_name(out.name + ".work"))
-    of = of | {"source": str(source.path.resolve()), "changed": source.path.stat().st_mtime}
-    going_on = journal.begin(of)
-    new.begin(source.shape, np.dtype("u1"), (CHUNK, CHUNK, CHUNK), anew=not going_on)
+    of = of | {"source": str(source.path.resolve()), "changed": stamp(source.path)}
+    begin(journal, of, [new], source.shape, np.uint8, CHUNK)
     file = journal.folder / "tables.npz"
     save_normaliser(file, tables)
     arguments = [

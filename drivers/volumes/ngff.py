@@ -122,17 +122,18 @@ class NewVolume:
     labels: bool = False
     whole: Whole | None = None
 
-    def begin(self, shape: Triple, dtype: Any, chunk: Triple, *, anew: bool = True) -> Any:
-        """The array of the finest level; one that is there is kept where ``anew`` is false and it fits."""
-        zarr = _zarr()
-        chunks = tuple(max(1, min(c, n)) for c, n in zip(chunk, shape, strict=True))
-        if not anew and is_zarr(self.path):
-            old = zarr.open_group(str(self.path), mode="r+").get("s0")
-            if old is not None and (old.shape, old.dtype, old.chunks) == (shape, np.dtype(dtype), chunks):
-                return old
-        root = zarr.open_group(str(self.path), mode="w", zarr_format=3)
+    def begin(self, shape: Triple, dtype: Any, chunk: Triple) -> Any:
+        """The array of the finest level, new."""
+        root = _zarr().open_group(str(self.path), mode="w", zarr_format=3)
         root.attrs["cryonaut"] = {} if self.whole is None else {"whole": _plain_whole(self.whole)}
-        return root.create_array("s0", shape=shape, chunks=chunks, dtype=dtype)
+        return root.create_array("s0", shape=shape, chunks=_chunks(shape, chunk), dtype=dtype)
+
+    def fits(self, shape: Triple, dtype: Any, chunk: Triple) -> bool:
+        """Whether it was begun before, with this shape, type and chunks."""
+        if not is_zarr(self.path) or not is_zarr(self.path / "s0"):
+            return False
+        old = self.level()
+        return bool((old.shape, old.dtype, old.chunks) == (shape, np.dtype(dtype), _chunks(shape, chunk)))
 
     def level(self) -> Any:
         """The finest level, to be written to."""
@@ -184,6 +185,10 @@ class NewVolume:
             ome["image-label"] = {}
         root.attrs["cryonaut"] = {**dict(root.attrs).get("cryonaut", {}), **(facts or {})}
         root.attrs["ome"] = ome
+
+
+def _chunks(shape: Triple, chunk: Triple) -> Triple:
+    return _triple(max(1, min(c, n)) for c, n in zip(chunk, shape, strict=True))
 
 
 def _plain_whole(whole: Whole) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,16 +30,27 @@ def slices(block: Block) -> tuple[slice, slice, slice]:
     return slice(z0, z1), slice(y0, y1), slice(x0, x1)
 
 
-def read_padded(
-    volume: Any, low: tuple[int, ...], high: tuple[int, ...], outside: Literal["edge", "zero"] = "edge"
-) -> NDArray[Any]:
-    """Voxels from ``low`` to ``high``, which may lie outside of ``volume``: there its border goes on, or 0 is."""
-    shape = tuple(int(n) for n in volume.shape)
-    inner = tuple(slice(min(max(a, 0), n - 1), max(min(b, n), 1)) for a, b, n in zip(low, high, shape, strict=True))
-    part = np.asarray(volume[inner])
-    before = [max(0, min(s.start - a, b - a - 1)) for a, b, s in zip(low, high, inner, strict=True)]
-    after = [b - a - n - p for a, b, n, p in zip(low, high, part.shape, before, strict=True)]
-    if not any(before) and not any(after):
+def read_mirrored(volume: Any, low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[Any]:
+    """Voxels from ``low`` to ``high``, which may lie outside of ``volume``: there it is mirrored about its last voxel.
+
+    What stands outside does not depend on how much is asked for.
+    """
+    axes = [mirrored(a, b, int(n)) for a, b, n in zip(low, high, volume.shape, strict=True)]
+    part = np.asarray(volume[tuple(slice(int(a.min()), int(a.max()) + 1) for a in axes)])
+    if all(len(a) == n and a[0] <= a[-1] for a, n in zip(axes, part.shape, strict=True)):
         return part
-    widths = list(zip(before, after, strict=True))
-    return np.pad(part, widths, mode="edge") if outside == "edge" else np.pad(part, widths)
+    return part[np.ix_(*(a - a.min() for a in axes))]
+
+
+def mirrored(low: int, high: int, n: int) -> NDArray[np.int64]:
+    """Indices from ``low`` to ``high``, folded back into 0 to ``n``."""
+    if n == 1:
+        return np.zeros(high - low, np.int64)
+    period = 2 * (n - 1)
+    folded = np.arange(low, high) % period
+    return np.where(folded < n, folded, period - folded)
+
+
+def taken(part: NDArray[Any], size: tuple[int, ...], low: int) -> NDArray[Any]:
+    """``size`` voxels of ``part`` from ``low`` on, along every axis."""
+    return part[tuple(slice(low, low + n) for n in size)]

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from models.organelles.blocks import Corner
+from models.organelles.blocks import Corner, mirrored
 
 Kind = Literal["none", "rescale", "histogram", "clahe"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -135,10 +135,6 @@ class Normaliser:
         bins = _bins(values)
         return _interpolated(bins, low, self.kernel, self.maps)
 
-    def fill(self, part: NDArray[Any]) -> float:
-        """What stands outside of the volume for this block: the mean of what is inside (ASEM)."""
-        return float(part.mean()) if part.size else 0.5
-
 
 def normaliser(
     volume: Any,
@@ -219,7 +215,7 @@ def _tile_maps(
 ) -> NDArray[np.uint16]:
     """Cumulated, clipped histograms of all tiles; a tile that reaches beyond the volume sees it mirrored."""
     counts = tuple(-(-int(n) // k) for n, k in zip(volume.shape, kernel, strict=True))
-    mirrors = [_mirror(int(n), c * k) for n, c, k in zip(volume.shape, counts, kernel, strict=True)]
+    mirrors = [mirrored(0, c * k, int(n)) for n, c, k in zip(volume.shape, counts, kernel, strict=True)]
     maps = np.zeros((*counts, _BINS), np.uint16)
     voxels = int(np.prod(kernel))
     for number, tile in enumerate(product(*map(range, counts)), start=1):
@@ -233,11 +229,6 @@ def _tile_maps(
         if say:
             say(number, int(np.prod(counts)))
     return np.pad(maps, [(1, 1)] * 3 + [(0, 0)], mode="edge")
-
-
-def _mirror(n: int, wanted: int) -> NDArray[np.int64]:
-    """Indices 0 to ``wanted``, those beyond ``n`` mirrored about the last one."""
-    return np.pad(np.arange(n), (0, wanted - n), mode="reflect") if n > 1 else np.zeros(wanted, np.int64)
 
 
 def clip_histogram(histogram: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from skimage import exposure
 
-from models.organelles.blocks import blocks, read_padded, slices
+from models.organelles.blocks import blocks, read_mirrored, slices
 from models.organelles.normalise import KINDS, BadGreyError, clip_histogram, normalised, normaliser, statistics
 
 
@@ -77,10 +77,9 @@ def test_what_cannot_be_normalised_is_told() -> None:
         normaliser(cell("f4") * 300, "none")
 
 
-def test_a_block_beyond_the_border_sees_the_border_go_on() -> None:
+def test_a_block_beyond_the_border_sees_the_volume_mirrored_however_much_is_asked_for() -> None:
     volume = cell()
-    low, high = (-5, 40, -60), (3, 70, 45)
-    index = [np.clip(np.arange(a, b), 0, n - 1) for a, b, n in zip(low, high, volume.shape, strict=True)]
-    assert np.array_equal(read_padded(volume, low, high), volume[np.ix_(*index)])
-    outside = read_padded(volume, (40, 0, 0), (44, 3, 3))
-    assert np.array_equal(outside, np.broadcast_to(volume[-1, :3, :3], (4, 3, 3)))
+    wide = np.pad(volume, 70, mode="reflect")
+    for low, high in (((-5, 40, -60), (3, 70, 45)), ((33, 0, 0), (37, 3, 3)), ((-70, 1, 2), (100, 4, 111))):
+        wanted = wide[tuple(slice(a + 70, b + 70) for a, b in zip(low, high, strict=True))]
+        assert np.array_equal(read_mirrored(volume, low, high), wanted)

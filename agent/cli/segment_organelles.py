@@ -186,9 +186,10 @@ def _objects(out: Path, made: Any, model: str, threshold: float | None, min_size
     from drivers.volumes import open_volume
     from models.organelles.network import Described
 
-    wanted = threshold if threshold is not None else Described.of(load_model(model, 1).manifest).threshold
+    described = Described.of(load_model(model, 1).manifest)
     counts = {}
-    for name, path in made.paths.items():
+    for name, usual in zip(described.structures, described.thresholds, strict=True):
+        path, wanted = made.paths[name], threshold if threshold is not None else usual
         probability = open_volume(path)
         with bar(f"{name}: objects") as say:
             facts = {"structure": name, "threshold": wanted}

@@ -217,6 +217,78 @@ def normalise(
     print(f"{out}: {describe(open_volume(out))}")
 
 
+@app.command
+def mask(
+    volume: Path,
+    /,
+    *,
+    out: Out,
+    above: float = 2,
+    below: float = 180,
+    opening: int = 3,
+    closing: int = 2,
+    min_size: int = 100_000,
+    voxel_size: str = "",
+    workers: int = 0,
+    force: Flag = False,
+    dry_run: Flag = False,
+) -> None:
+    """Mark the inside of the cell: 1 there, 0 in the resin around it; the defaults are those of ASEM for 8 bits.
+
+    Such as: `cryonaut volume mask cell.zarr -o cell_mask.zarr --below 190`
+
+    Parameters
+    ----------
+    volume
+        TIFF stack, folder of numbered TIFF sections, MRC, N5 or OME-Zarr.
+    out
+        New `.zarr` folder.
+    above, below
+        Grey values between which a voxel is taken for cell, both excluded.
+    opening, closing
+        Radii in voxels of the balls that take specks away, and close gaps.
+    min_size
+        Pieces of fewer voxels are dropped; holes are always filled.
+    voxel_size
+        Edge of a voxel in nm, or its three edges `z,y,x`.
+    workers
+        Local Dask workers (dask extra); 0: this process alone.
+    force
+        Write over what is there.
+    dry_run
+        Say what it would take, and do nothing.
+    """
+    from agent.cluster import Cluster
+    from drivers.organelles.labelling import cell_mask
+    from drivers.volumes import open_volume
+
+    source = open_volume(volume)
+    edges = edges_of(source, voxel_size)
+    if out.suffix != ".zarr":
+        raise ConfigError(f"--out {out}: an OME-Zarr is made; `cryonaut volume convert` makes others of it")
+    if above >= below or min(opening, closing) < 0:
+        raise ConfigError(f"--above {above:g} --below {below:g}: the first is the smaller one; radii are 0 or more")
+    if dry_run:
+        say_cost(source, source.shape, 1, bytes_per_voxel=3)
+        return
+    free(out, force)
+    with bar(f"{volume.name}: inside of the cell") as say:
+        found = cell_mask(
+            source,
+            out,
+            edges,
+            low=above,
+            high=below,
+            opening=opening,
+            closing=closing,
+            smallest=min_size,
+            cluster=Cluster(workers=workers),
+            say=say,
+        )
+    share = float(found.parts.voxels.sum()) / _product(source.shape)
+    print(f"{out}: {len(found.parts)} pieces, {share:.1%} of the volume; {found.left_out} smaller ones dropped")
+
+
 # ---------------------------------------------------------------------------------------------- shared
 
 

@@ -1,17 +1,20 @@
 """Numbered objects of a volume on disk: a threshold, components across blocks, small ones left out."""
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from agent.cluster import Cluster
 from drivers.organelles.jobs import Facts, Journal, Progress, carry_out
 from drivers.organelles.preparing import begin, opened, stamp, target
-from drivers.volumes import NewVolume, Volume
-from models.organelles.blocks import Block, blocks, slices
+from drivers.volumes import NewVolume, Volume, open_volume
+from drivers.volumes.base import Edges
+from models.organelles.blocks import Block, blocks, read_mirrored, slices, taken
 from models.organelles.components import (
     Objects,
     Parts,
@@ -105,7 +108,7 @@ def label(
     cluster = cluster or Cluster()
     shape, edges = source.shape, source.edges_nm or (1.0, 1.0, 1.0)
     every = blocks(shape, (block, block, block))
-    work = out.with_name(out.name + ".work")
+    work = out.with_name(out.name + ".objects")
     of: Facts = {"source": str(source.path.resolve()), "changed": stamp(source.path), "level": level}
     of |= {"smallest": smallest, "mode": mode, "block": block}
     first, second = Journal(work / "find"), Journal(work / "write")
@@ -128,7 +131,7 @@ def label(
     names = [(path, level, mode, str(out), str(table), int(starts[n]), b) for n, b in enumerate(every)]
     carry_out(second, write_block, names, cluster, _half(say, 1))
     new.finish(facts={"objects": len(objects.parts), **of, **(facts or {})})
-    Journal(work).end()
+    shutil.rmtree(work, ignore_errors=True)
     return objects
 
 
@@ -151,6 +154,81 @@ def _pairs(folder: Path, every: list[Block], starts: NDArray[np.int64]) -> NDArr
             pairs = touching(one[f"face{2 * axis + 1}"], other[f"face{2 * axis}"])
         found.append(pairs - 1 + np.array([starts[before], starts[after]]))
     return np.concatenate(found)
+
+
+def cell_mask(
+    source: Volume,
+    out: Path,
+    edges_nm: Edges,
+    *,
+    low: float,
+    high: float,
+    opening: int,
+    closing: int,
+    smallest: int,
+    cluster: Cluster | None = None,
+    say: Progress | None = None,
+) -> Objects:
+    """1 inside the cell, 0 outside, as ASEM: greys between two, opened and closed, holes filled, specks dropped.
+
+    Blocks are read with as much around them as the balls reach, and holes and specks are those of the whole volume.
+
+    Parameters
+    ----------
+    source, edges_nm
+        The volume and the edges of its voxels.
+    out
+        New ``.zarr``.
+    low, high
+        Greys between which, both excluded, a voxel is taken for cell.
+    opening, closing
+        Radii of the balls in voxels.
+    smallest
+        Pieces of fewer voxels are dropped.
+    cluster, say
+        As for `label`; progress counts thirds.
+    """
+    cluster = cluster or Cluster()
+    work = out.with_name(out.name + ".work")
+    rough, filled = work / "rough.zarr", work / "filled.zarr"
+    journal = Journal(work / "rough")
+    of: Facts = {"source": str(source.path.resolve()), "changed": stamp(source.path), "greys": [low, high]}
+    of |= {"balls": [opening, closing]}
+    new = NewVolume(rough, edges_nm, source.offset_nm, labels=True, whole=source.whole)
+    begin(journal, of, [new], source.shape, np.uint8, BLOCK)
+    every = blocks(source.shape, (BLOCK, BLOCK, BLOCK))
+    arguments = [(str(source.path), str(rough), low, high, opening, closing, b) for b in every]
+    carry_out(journal, rough_block, arguments, cluster, _part(say, 0))
+    new.finish(1)
+    label(open_volume(rough), filled, level=1, mode="filled", block=BLOCK, cluster=cluster, say=_part(say, 1))
+    whole = open_volume(filled)
+    found = label(whole, out, level=1, mode="mask", block=BLOCK, smallest=smallest, cluster=cluster, say=_part(say, 2))
+    shutil.rmtree(work, ignore_errors=True)
+    return found
+
+
+def rough_block(path: str, out: str, low: float, high: float, opening: int, closing: int, block: Block) -> Facts:
+    """Greys between two, opened and closed, of one block."""
+    reach = 2 * (opening + closing)
+    wide = tuple(a - reach for a in block[0]), tuple(b + reach for b in block[1])
+    part = read_mirrored(opened(path).array, *wide)
+    mask = (
+        ndimage.binary_opening((part > low) & (part < high), ball(opening)) if opening else (part > low) & (part < high)
+    )
+    if closing:
+        mask = ndimage.binary_closing(mask, ball(closing))
+    target(out)[slices(block)] = taken(mask, tuple(b - a for a, b in zip(*block, strict=True)), reach).astype(np.uint8)
+    return {}
+
+
+def ball(radius: int) -> NDArray[np.bool_]:
+    """Voxels whose centres are at most ``radius`` away."""
+    grid = np.mgrid[-radius : radius + 1, -radius : radius + 1, -radius : radius + 1]
+    return np.asarray((grid**2).sum(axis=0) <= radius**2)
+
+
+def _part(say: Progress | None, number: int) -> Progress | None:
+    return None if say is None else lambda done, total: say(done + number * total, 3 * total)
 
 
 def write_objects(path: Path, objects: Objects, source: Volume) -> None:

@@ -37,8 +37,8 @@ class Described:
         Edge of the voxels that it is made for.
     normalisation
         Of grey values, see `models.organelles.normalise`.
-    threshold
-        Probability from which a voxel belongs to a structure.
+    thresholds
+        Probability from which a voxel belongs to each structure.
     """
 
     structures: tuple[str, ...]
@@ -46,7 +46,7 @@ class Described:
     step: int
     voxel_nm: float
     normalisation: Kind
-    threshold: float
+    thresholds: tuple[float, ...]
 
     @classmethod
     def of(cls, manifest: Manifest) -> "Described":
@@ -59,13 +59,15 @@ class Described:
         """
         found = manifest.settings
         try:
+            names = tuple(str(name) for name in found["structures"])
+            own, usual = found.get("thresholds") or {}, found.get("threshold", 0.5)
             return cls(
-                tuple(str(name) for name in found["structures"]),
+                names,
                 int(found["context"]),
                 int(found.get("step", 8)),
                 float(found["voxel_size_nm"]),
                 KINDS[KINDS.index(found["normalisation"])],
-                float(found.get("threshold", 0.5)),
+                tuple(float(own.get(name, usual)) for name in names),
             )
         except KeyError as error:
             raise ModelError(f"{manifest.name}: is no network of organelles: its manifest says no {error}") from error

@@ -277,3 +277,30 @@ def test_a_block_off_the_grid_is_refused(cell: np.ndarray, tiny: str) -> None:
     source = Source(cell, EDGES, 5.0, normaliser(cell, "none"))
     with pytest.raises(runtime.ModelError, match="multiples of 8"):
         predicted(source, model, Described.of(model.manifest), (0, 4, 0), (8, 12, 8))
+
+
+def test_the_inside_of_a_cell_has_no_holes_and_no_specks_and_no_seams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    z, y, x = np.mgrid[:50, :48, :52]
+    inside = (z - 25) ** 2 + (y - 24) ** 2 + (x - 26) ** 2 < 20**2
+    grey = np.where(inside, 100, 220).astype(np.uint8)
+    grey[20:30, 20:28, 22:30] = 200  # a vacuole
+    grey[2:7, 2:7, 2:7] = 100  # dirt
+    grey[25, 24, 40] = 0
+    tifffile.imwrite(tmp_path / "cell.tif", grey, metadata={"axes": "ZYX"})
+    monkeypatch.setattr("drivers.organelles.labelling.BLOCK", 32)
+    words = ["volume", "mask", str(tmp_path / "cell.tif"), "-o", str(tmp_path / "m.zarr"), "--voxel-size", "8"]
+    app([*words, "--min-size", "500"], exit_on_error=False, result_action="return_value")
+    found = open_volume(tmp_path / "m.zarr")
+    ball = sum(g.astype(int) ** 2 for g in np.mgrid[-3:4, -3:4, -3:4]) <= 9
+    small = sum(g.astype(int) ** 2 for g in np.mgrid[-2:3, -2:3, -2:3]) <= 4
+    wanted = np.pad((grey > 2) & (grey < 180), 12, mode="reflect")
+    wanted = ndimage.binary_closing(ndimage.binary_opening(wanted, ball), small)[12:-12, 12:-12, 12:-12]
+    wanted = ndimage.binary_fill_holes(wanted)
+    numbered, _ = ndimage.label(wanted)
+    wanted = numbered == np.bincount(numbered.ravel())[1:].argmax() + 1
+    assert np.array_equal(found.array[:], wanted)
+    assert wanted[25, 24, 26]
+    assert not wanted[4, 4, 4]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cell.tif", "m.zarr"]

@@ -1,7 +1,7 @@
 """``cryonaut session``: recorded sessions as files."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -167,8 +167,11 @@ def export(
     out: Path,
     /,
     *,
-    form: Annotated[Literal["csv", "star", "nav", "zarr", ""], Parameter(name="--as")] = "",
+    form: Annotated[Literal["csv", "star", "nav", "zarr", "pacetomo", ""], Parameter(name="--as")] = "",
     grid: str = "",
+    rich: str = "vesicles under 65 nm",
+    at_least: int = 20,
+    reach: float = 12.0,
 ) -> None:
     """Write a recording for other programs; the form follows from the name of OUT.
 
@@ -177,6 +180,8 @@ def export(
     - `cryonaut session export sessions/tonight micrographs.star` – micrographs with one optics group per image shift,
       and the holes of each square as coordinates, for RELION
     - `cryonaut session export sessions/tonight atlas.zarr` – the atlas as OME-Zarr (extra `zarr`)
+    - `cryonaut session export sessions/tonight tilt --as pacetomo --at-least 30` – tilt series at holes with so many
+      vesicles, for PACEtomo: target files and Navigator points; again while the session runs, only what is new is added
 
     Parameters
     ----------
@@ -188,6 +193,12 @@ def export(
         Form, where the name does not say it.
     grid
         Which grid's atlas; the first by default.
+    rich
+        For pacetomo: what a hole has to be rich in, detector and group.
+    at_least
+        For pacetomo: fewest of them on the micrograph of a hole.
+    reach
+        For pacetomo: largest image shift between the targets of one batch, in µm.
     """
     from agent import recording
     from agent.errors import ConfigError
@@ -204,10 +215,28 @@ def export(
             made = to.to_star(record, out)
         case "zarr":
             made = to.to_zarr(record, out, grid)
+        case "pacetomo":
+            _to_pacetomo(record, out, rich, at_least, reach)
+            return
         case _:
             raise ConfigError(f"{out}: name it .csv, .star, .nav or .zarr, or give --as")
     found = list(to.areas(record))
     print(f"{made}: {len(found)} squares and holes, {len(record.shots)} frames in the recording")
+
+
+def _to_pacetomo(record: Any, folder: Path, what: str, at_least: int, reach_um: float) -> None:
+    from agent.errors import ConfigError
+    from drivers.exchange.pacetomo import export as to_pacetomo
+
+    if at_least < 1 or not 0 < reach_um <= 30:
+        raise ConfigError(f"--at-least {at_least} --reach {reach_um:g}: at least 1, and a reach above 0 up to 30 µm")
+    made = to_pacetomo(record, folder, what, at_least, reach_um)
+    if not made:
+        print(f"{folder}: no new hole with at least {at_least} {what}")
+        return
+    for batch in made:
+        print(f"{folder / batch.file}: {len(batch.series)} tilt series, {sum(s.count for s in batch.series)} {what}")
+    print("Merge the newest pacetomo-NN.nav into the Navigator; its items with Acquire start the batches.")
 
 
 @app.command(name="import")

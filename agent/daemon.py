@@ -93,12 +93,14 @@ class Daemon:
         *,
         journal: Callable[[Path], Journal] = Journal,
         analyst: Analyst | None = None,
+        store: Callable[[Path], FrameStore] = FrameStore,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self.folder = session_folder(settings)
         self._journal = journal
         self._analyst = analyst
+        self._store = store
         self._clock = clock
         self.core: Core
         self.door: Door
@@ -166,7 +168,7 @@ class Daemon:
             stack.callback(analyst.close)
             journal = self._journal(self.folder)
             stack.callback(journal.close)
-            store = FrameStore(self.folder)
+            store = self._store(self.folder)
             self.core = Core(journal, settings, self._clock)
             self._keeper = Keeper(self.folder, self.core, settings, analyst.describe())
             context = zmq.asyncio.Context()
@@ -189,6 +191,7 @@ class Daemon:
                 "outbox": links.post,
                 "frames": self.intake.save_frames,
                 "models": self.intake.analyse_frames,
+                "findings": self.intake.take_findings,
                 "advice": adviser.run,
                 "control": server.run,
                 "events": Publisher(events, self.core).run,

@@ -34,19 +34,30 @@ class FrameStore:
         OSError
             If the disk is full or cannot be written.
         """
-        name = f"frames/{frame.level}/{file_name(frame.frame_id)}"
+        name = self.name_of(frame)
         path = self.folder / name
+        path.unlink(missing_ok=True)  # not written into: in a replay it may be the recording's file
         header = msgspec.json.encode(frame).decode("ascii", "backslashreplace")
         with path.open("wb") as file:
             tifffile.imwrite(file, image, photometric="minisblack", metadata=None, description=header)
             file.flush()
             os.fdatasync(file.fileno())
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        self.settle(path.parent)
         return name
+
+    @staticmethod
+    def name_of(frame: Frame) -> str:
+        """Path of a frame's file, relative to the session folder."""
+        return f"frames/{frame.level}/{file_name(frame.frame_id)}"
+
+    @staticmethod
+    def settle(folder: Path) -> None:
+        """Wait until the names in ``folder`` are on disk."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def load(self, name: str, expected_digest: str | None = None) -> NDArray[Any]:
         """The pixels of a saved frame, shape (rows, columns).

@@ -259,6 +259,9 @@ class Analyst:
         why = f"frame {frame.frame_id}: no model could work with it, the last said: {_text(last)}"
         return inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why=why)
 
+    async def turn(self, frame_id: str) -> None:
+        """Wait until the answer to this frame may be handed in: at once, but in a replay."""
+
     async def _detected(self, frame: Frame, image: NDArray[Any]) -> tuple[inp.Detected, ...]:
         """What each detector says; one that fails is left out, and this is said."""
         found = []

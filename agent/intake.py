@@ -25,6 +25,7 @@ from agent.settings import Settings
 
 log = structlog.get_logger("intake")
 MOST_ANSWERS = 10_000
+AHEAD = 8  # findings that may wait for the journal
 SMALLEST_PIXEL_UM, LARGEST_PIXEL_UM = 1e-7, 1e3
 
 
@@ -48,6 +49,7 @@ class Intake:
         self._writers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="frames")
         self._saving: asyncio.Queue[tuple[bytes, Frame, Writing | None]] = asyncio.Queue(settings.limits.frames_waiting)
         self._analysing: asyncio.Queue[tuple[Frame, str, NDArray[Any] | None]] = asyncio.Queue()
+        self._found: asyncio.Queue[tuple[Frame, inp.Analysed | inp.AnalysisFailed]] = asyncio.Queue(AHEAD)
         self._images_held = 0
         self._askers: dict[str, str] = {}  # frame id -> name of the driver that sent it
         self._answers: dict[str, tuple[str, str]] = {}  # frame id -> note and model of its answer
@@ -184,7 +186,10 @@ class Intake:
                     self._analysing.put_nowait((event.frame, event.file, None))
 
     async def analyse_frames(self) -> None:
-        """Ask the models about saved frames, one after the other, until cancelled."""
+        """Ask the models about saved frames, one after the other, until cancelled.
+
+        Models run ahead of the journal, as they know nothing of the session; what they find waits in `take_findings`.
+        """
         while True:
             frame, file, image = await self._analysing.get()
             held = image is not None
@@ -197,6 +202,13 @@ class Intake:
                 what = inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why=str(error))
             image = None
             self._images_held -= held
+            await self._found.put((frame, what))
+
+    async def take_findings(self) -> None:
+        """Hand in what the models said, in the order of the frames, and answer them, until cancelled."""
+        while True:
+            frame, what = await self._found.get()
+            await self.analyst.turn(frame.frame_id)
             if isinstance(what, inp.Analysed):
                 METRICS.inference_seconds.labels(level=frame.level).observe(what.elapsed_s)
             if not await self.core.insist(what):

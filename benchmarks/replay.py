@@ -23,6 +23,7 @@ from agent.cluster import Cluster
 from agent.evaluation.many import run
 from agent.evaluation.sessions import Variant, judge
 from agent.journal import Draft, Journal
+from agent.memory import keep_frame_memory
 from agent.messages import Frame, Stage
 from agent.recording.record import Record
 from agent.session import EMPTY, advance
@@ -111,8 +112,8 @@ def _pair(
     record: Record, pixels: dict[str, Any], built: dict[str, Any], out: Path
 ) -> tuple[float, float, float, float]:
     bare_wall, bare_cpu, _ = _timed(lambda: _bare(record, pixels, built))
-    _, cpu, outcome = _timed(lambda: asyncio.run(replay(record, out, Options())))
-    return bare_wall, outcome.played.seconds, bare_cpu, cpu
+    played = asyncio.run(replay(record, out, Options())).played
+    return bare_wall, played.seconds, bare_cpu, played.cpu_seconds
 
 
 # ---------------------------------------------------------------------------------------------- fold
@@ -230,6 +231,7 @@ PARTS = {"replay": measure_replay, "fold": measure_fold, "evaluate": measure_eva
 def main(names: list[str]) -> None:
     """Measure what is named, or everything."""
     logs.configure(level="error")
+    keep_frame_memory()  # as `cryonaut replay` does
     unknown = set(names) - PARTS.keys()
     if unknown:
         sys.exit(f"benchmarks.replay: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

@@ -70,6 +70,7 @@ def replay(
 
     from agent import logs, recording
     from agent.errors import CryonautError
+    from agent.memory import keep_frame_memory
 
     if not sessions:
         raise ConfigError("replay: give at least one session folder")
@@ -80,6 +81,7 @@ def replay(
     timing: Literal["exact", "fast", "burst"] = "exact" if exact else "burst" if burst else "fast"
     changes, base = _changes(config, set_, weights)
     logs.configure(level="error")
+    keep_frame_memory()  # the daemon of the replay lives in this process
     records = [recording.read(session) for session in sessions]
     names = [record.folder.resolve().name for record in records]
     if len(set(names)) != len(names):

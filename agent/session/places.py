@@ -1,6 +1,7 @@
 """Which grid, square or hole a frame shows, and how what was found on it joins what is known."""
 
 import math
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -99,6 +100,21 @@ def nearest_square(grid: Grid, point: geometry.Point) -> Square | None:
     )
 
 
+def near_squares(grid: Grid, points: Sequence[geometry.Point]) -> Grid:
+    """``grid`` with only those squares that can be the nearest one to any of ``points``.
+
+    The nearest square of a point is at most twice its distance from the points' middle further from there than the
+    middle's own nearest square.
+    """
+    if not points or len(grid.squares) < 3:
+        return grid
+    middle = (sum(x for x, _ in points) / len(points), sum(y for _, y in points) / len(points))
+    reach = max(geometry.distance(middle, point) for point in points)
+    away = {s.area_id: geometry.distance((s.x_um, s.y_um), middle) for s in grid.squares.values()}
+    most = min(away.values()) + 2 * reach + 1e-6
+    return replace(grid, squares={name: s for name, s in grid.squares.items() if away[s.area_id] <= most})
+
+
 def next_hole_number(square: Square) -> int:
     """A hole number that was never used in this square."""
     return max([square.holes_ever, *map(number_of, square.holes)]) + 1
@@ -161,8 +177,9 @@ def merge_holes(
     kept = [hole for hole in square.holes.values() if hole.must_stay or hole.area_id in beside]
     number = next_hole_number(square) - 1
     holes: list[Hole] = []
-    for found in finding.holes:
-        x_um, y_um = geometry.pixel_to_stage(frame, found.x, found.y)
+    points = [geometry.pixel_to_stage(frame, found.x, found.y) for found in finding.holes]
+    grid = near_squares(grid, points)
+    for found, (x_um, y_um) in zip(finding.holes, points, strict=True):
         radius_um = found.radius_px * scale
         if any(geometry.distance((h.x_um, h.y_um), (x_um, y_um)) < max(radius_um, h.radius_um) for h in kept):
             continue

@@ -7,18 +7,16 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import yaml
-from numpy.typing import NDArray
 
 from agent import recording
 from agent.daemon import Daemon, session_folder
 from agent.errors import LinkError
+from agent.frames import FrameStore
 from agent.inference import Analyst
-from agent.messages import Frame
 from agent.session import State
-from agent.session import inputs as inp
 from agent.settings import InferenceSettings, Settings
 
 START_S = 60.0
@@ -64,12 +62,10 @@ class PacedAnalyst(Analyst):
         self._paced = paced
         self._news = asyncio.Condition()
 
-    async def analyse(self, frame: Frame, image: NDArray[Any]) -> inp.Analysed | inp.AnalysisFailed:
-        """The answer to a frame, when it is its turn."""
-        what = await super().analyse(frame, image)
+    async def turn(self, frame_id: str) -> None:
+        """Wait until it is this frame's turn; models have looked at the next ones meanwhile."""
         async with self._news:
-            await self._news.wait_for(lambda: not self._paced or frame.frame_id in self._allowed)
-        return what
+            await self._news.wait_for(lambda: not self._paced or frame_id in self._allowed)
 
     async def allow(self, frame_id: str | None) -> None:
         """It is this frame's turn; None: everybody's."""
@@ -107,11 +103,15 @@ class OwnHost:
 
 @asynccontextmanager
 async def own_host(
-    settings: Settings, *, paced: bool, make: Callable[..., PacedAnalyst] = PacedAnalyst
+    settings: Settings,
+    *,
+    paced: bool,
+    make: Callable[..., PacedAnalyst] = PacedAnalyst,
+    store: Callable[[Path], FrameStore] = FrameStore,
 ) -> AsyncIterator[OwnHost]:
     """A daemon as a task of this process; it ends in good order with the block."""
     analyst = make(settings.inference, paced=paced)
-    daemon = Daemon(settings, analyst=analyst)
+    daemon = Daemon(settings, analyst=analyst, store=store)
     running = asyncio.create_task(daemon.run())
     ready = asyncio.create_task(daemon.ready.wait())
     try:

@@ -59,6 +59,7 @@ class Played:
     resumed: int = 0  # how often nobody was there to resume it, and the replay did
     frames: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0  # of this process, meanwhile
 
 
 class Player:
@@ -123,7 +124,7 @@ class Player:
 
     async def run(self) -> Played:
         """Play to the end."""
-        begun = time.monotonic()
+        begun, used = time.monotonic(), time.process_time()
         while self._cues and self._cues[0].kind == "request" and self._cues[0].seq < self._joined:
             await self._cue(self._cues.pop(0))  # said before there was a driver
         await self.link.open()
@@ -135,6 +136,7 @@ class Player:
             await asyncio.gather(*self._pixels.values(), return_exceptions=True)
             await self.link.close()
         self.played.seconds = time.monotonic() - begun
+        self.played.cpu_seconds = time.process_time() - used
         self.played.notes += self.mischief.happened
         return self.played
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from agent.settings import Settings, check
 from simulators.replay.faults import ReplayFault
 from simulators.replay.host import Host, PacedAnalyst, own_host, program_host
 from simulators.replay.player import Played, Player, Timing
+from simulators.replay.store import LinkedStore
 
 MODEL_OF: dict[Level, str] = {"low": "squares", "medium": "holes", "high": "quality"}
 
@@ -192,7 +194,8 @@ async def replay(
     if killed:
         context = program_host(settings)
     else:
-        context = own_host(settings, paced=options.timing != "burst", make=make)
+        store = partial(LinkedStore, record=record)
+        context = own_host(settings, paced=options.timing != "burst", make=make, store=store)
     async with context as host:
         player = Player(
             record,

@@ -9,11 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agent import recording
 from agent.cli import app
 from agent.errors import ConfigError, CryonautError
+from agent.frames import FrameStore
 from agent.recording.cues import cues
 from agent.recording.decisions import decisions
 from agent.recording.difference import compare
@@ -82,6 +84,20 @@ def test_a_recording_of_a_replay_replays_too(tmp_path: Path) -> None:
     again = played("advisor", tmp_path)
     assert again.same
     assert again.fingerprints[0] == again.fingerprints[1]
+
+
+def test_frames_that_come_as_recorded_share_their_files_and_are_never_written_into(tmp_path: Path) -> None:
+    shutil.copytree(recorded("advisor").folder, tmp_path / "then")
+    record = recording.read(tmp_path / "then")
+    dark = record.shots[1].frame
+    outcome = asyncio.run(replay(record, tmp_path / "now", Options(faults=(ReplayFault("dark", at=2),))))
+    for shot in outcome.now.shots:
+        then, now = record.folder / shot.received.file, outcome.now.folder / shot.received.file
+        assert then.samefile(now) == (shot.frame.frame_id != dark.frame_id)
+    store = FrameStore(outcome.now.folder)  # whatever goes on in the replay's folder
+    store.save(record.shots[0].frame, np.zeros(record.shots[0].frame.shape, "<u2"))
+    verdict = recording.verify(recording.read(record.folder))
+    assert verdict.whole, verdict.troubles
 
 
 def test_two_microscopes_at_once_do_not_leak_into_each_other(tmp_path: Path) -> None:

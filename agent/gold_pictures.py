@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.drawing import DARK, FONT, LARGEST_PX, WHITE, Colour, Picture, stretch
+from models.gold.pairs import Pair
 from models.gold.records import GoldFinding
 from models.gold.sampling import Pixels
 from models.gold.spatial import Pattern
@@ -80,8 +81,8 @@ def _round_length(nm: float) -> float:
     return float(max(step * power for step in (1, 2, 5) if step * power <= nm * 1.0001))
 
 
-def plots(patterns: Sequence[Pattern], finding: GoldFinding, path: Path) -> None:
-    """Write diameters, nearest neighbours and Ripley's L, one row each, as a PNG.
+def plots(patterns: Sequence[Pattern], pairs: Sequence[Pair], finding: GoldFinding, path: Path) -> None:
+    """Write diameters, nearest neighbours, Ripley's L and, of each two sizes, the cross-type L as a PNG.
 
     Raises
     ------
@@ -91,9 +92,9 @@ def plots(patterns: Sequence[Pattern], finding: GoldFinding, path: Path) -> None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(14.5 if pairs else 11, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
-    sizes, near, ripley = figure.subplots(1, 3)
+    sizes, near, ripley, *rest = figure.subplots(1, 4 if pairs else 3)
     named = [g.name for g in finding.groups]
     diameters = [[p.diameter_nm for p in finding.particles if p.group == name] for name in named]
     edges = np.arange(0, max([d for part in diameters for d in part], default=20) + 1.0, 0.5)
@@ -110,7 +111,14 @@ def plots(patterns: Sequence[Pattern], finding: GoldFinding, path: Path) -> None
     near.set(xlabel="distance to the nearest neighbour / nm", ylabel="share of the particles")
     ripley.axhline(0, color="0.5", linewidth=0.8)
     ripley.set(xlabel="r / nm", ylabel="L(r) - r / nm", title="band: 95 % of random patterns")
-    for axes in (sizes, near, ripley):
+    for axes in rest:
+        for n, pair in enumerate(pairs):
+            colour = _hex(len(named) + n)
+            axes.fill_between(pair.radii_nm, pair.low, pair.high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(pair.radii_nm, pair.l_minus_r, color=colour, label=pair.name)
+        axes.axhline(0, color="0.5", linewidth=0.8)
+        axes.set(xlabel="r / nm", ylabel="cross-type L(r) - r / nm", title="band: one size strewn at random")
+    for axes in (sizes, near, ripley, *rest):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)

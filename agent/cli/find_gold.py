@@ -1,6 +1,7 @@
 """``cryonaut find gold``: immunogold on image files of any size, its sizes and its pattern."""
 
 import csv
+import itertools
 import json
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from agent.errors import BadFileError, ConfigError, CryonautError
 
 Format = Literal["table", "json", "csv"]
 Formats = Annotated[tuple[Format, ...], Parameter(name="--format", negative="", consume_multiple=False)]
-Arch = Literal["fast", "tac", "gan"]
+Arch = Literal["fast", "matched", "tac", "gan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def gold(
         Files, or folders whose image files are taken.
     out
         Folder for the results: `<stem>.csv`, `<stem>_overlay.png`, `<stem>_rois.zip` (ImageJ), `<stem>_statistics.csv`,
-        `<stem>_curves.csv` and `<stem>_statistics.png`.
+        `<stem>_pairs.csv` (how the sizes lie about each other), `<stem>_curves.csv` and `<stem>_statistics.png`.
     pixel_size
         Pixel size where the file does not say it, such as `1.11nm` or `11.1A`; a number alone is in nm.
     sizes
@@ -70,7 +71,8 @@ def gold(
     formats
         `table` (default) prints a summary; `json` and `csv` print the particles.
     detector
-        `fast`: the network in use. `tac`: threshold, area and circularity. `gan`: trained by `train gold --arch gan`.
+        `fast`: the network in use. `matched`: matched discs on a median background. `tac`: threshold, area and
+        circularity. `gan`: trained by `train gold --arch gan`.
     weights
         Manifest (`.yaml`) of other weights than the ones that come with Cryonaut.
     threshold
@@ -147,6 +149,8 @@ def _detector(arch: Arch, weights: Path | None, threshold: float | None) -> Any:
     try:
         if arch == "tac":
             return family.TacDetector()
+        if arch == "matched":
+            return family.MatchedDetector()
         if arch == "gan":
             if weights is None:
                 raise ConfigError("--detector gan needs --weights: `cryonaut train gold --arch gan` makes them")
@@ -184,10 +188,11 @@ def _plain(stem: str) -> str:
 
 
 def _one(file: Path, finder: Any, angstrom: float | None, mask: Path | None, wish: Wish, tell: Any) -> Any:
-    """Find and measure on one image, and write what was asked for; (finding, patterns, inside)."""
+    """Find and measure on one image, and write what was asked for; (finding, patterns, pairs)."""
     import numpy as np
 
     from drivers.images import map_image, read_image
+    from models.gold.pairs import paired
     from models.gold.search import GoldError, find
     from models.gold.spatial import Region, measured
 
@@ -217,17 +222,21 @@ def _one(file: Path, finder: Any, angstrom: float | None, mask: Path | None, wis
     if len(names) != 1:
         points["all"] = np.concatenate([*points.values(), np.zeros((0, 2))])
     patterns = [measured(n, p, region, link_nm=wish.link_nm, trials=wish.trials) for n, p in points.items()]
+    pairs = [
+        paired((a, b), points[a], points[b], region, trials=wish.trials) for a, b in itertools.combinations(names, 2)
+    ]
     if wish.out is not None:
-        _write(file, image, finding, patterns, inside, wish, wish.out)
-    return finding, patterns
+        _write(file, image, (finding, patterns, pairs), inside, wish, wish.out)
+    return finding, patterns, pairs
 
 
-def _write(file: Path, image: Any, finding: Any, patterns: Any, inside: Any, wish: Wish, out: Path) -> None:
+def _write(file: Path, image: Any, answer: Any, inside: Any, wish: Wish, out: Path) -> None:
     import cv2
 
     from agent import gold_pictures
     from models.gold.files import write_csv, write_rois
 
+    finding, patterns, pairs = answer
     stem = out / file.stem
     write_csv(finding.particles, finding.pixel_nm, _beside(stem, ".csv"))
     for group in finding.groups if wish.per_group else ():
@@ -235,20 +244,37 @@ def _write(file: Path, image: Any, finding: Any, patterns: Any, inside: Any, wis
         write_csv(mine, finding.pixel_nm, _beside(stem, f"_{group.name.replace(' ', '')}.csv"))
     write_rois(finding.particles, finding.pixel_nm, _beside(stem, "_rois.zip"))
     cv2.imwrite(str(_beside(stem, "_overlay.png")), gold_pictures.overlay(image, finding, inside)[..., ::-1])
-    with _beside(stem, "_statistics.csv").open("w", newline="", encoding="utf-8") as table:
-        writer = csv.DictWriter(table, list(patterns[0].row()))
-        writer.writeheader()
-        writer.writerows(pattern.row() for pattern in patterns)
+    for suffix, measured in (("_statistics.csv", patterns), ("_pairs.csv", pairs)):
+        if not measured:  # one size makes no pair
+            _beside(stem, suffix).unlink(missing_ok=True)
+            continue
+        with _beside(stem, suffix).open("w", newline="", encoding="utf-8") as table:
+            writer = csv.DictWriter(table, list(measured[0].row()))
+            writer.writeheader()
+            writer.writerows(one.row() for one in measured)
     with _beside(stem, "_curves.csv").open("w", newline="", encoding="utf-8") as table:
         plain = csv.writer(table)
         plain.writerow(("group", "r_nm", "k_nm2", "l_minus_r_nm", "random_low_nm", "random_high_nm"))
-        for p in patterns:
+        for p in (*patterns, *pairs):
             for values in zip(p.radii_nm, p.k, p.l_minus_r, p.low, p.high, strict=True):
                 plain.writerow((p.name, *(f"{value:.4f}" for value in values)))
     try:
-        gold_pictures.plots(patterns, finding, _beside(stem, "_statistics.png"))
+        gold_pictures.plots(patterns, pairs, finding, _beside(stem, "_statistics.png"))
     except ImportError:
         print("cryonaut: no plots: they need matplotlib (pip install 'cryonaut[plots]')", file=sys.stderr)
+
+
+def _said(pair: Any) -> str:
+    """How two sizes lie about each other, in a line."""
+    r = pair.row()
+    where = [
+        f"{word} than at random from {r[f'{key}_from_nm']} to {r[f'{key}_to_nm']} nm"
+        for key, word in (("together", "closer"), ("apart", "further apart"))
+        if r[f"{key}_from_nm"] != ""
+    ]
+    told = " and ".join(where) or ("as at random" if r["nnd_random_mean_nm"] != "" else "no random patterns to compare")
+    near = f"nearest {r['nnd_mean_nm']} nm (random {r['nnd_random_mean_nm'] or '-'})"
+    return f"{pair.names[1]} about {pair.names[0]}: {near}; cross-type L: {told}"
 
 
 def _beside(stem: Path, suffix: str) -> Path:
@@ -261,7 +287,7 @@ def _say(file: Path, answer: Any, wish: Wish) -> None:
 
     from models.gold.files import COLUMNS, rows
 
-    finding, patterns = answer
+    finding, patterns, pairs = answer
     if "json" in wish.formats:
         plain = [
             {k: v if k == "group" else float(v) for k, v in row.items()}
@@ -287,6 +313,8 @@ def _say(file: Path, answer: Any, wish: Wish) -> None:
                 f"{share:.0%}" if isinstance(share, float) else "",
             )  # fmt: skip
         Console().print(table)
+        for pair in pairs:
+            print(_said(pair))
         if finding.note:
             print(f"note: {finding.note}")
         if wish.out is not None:

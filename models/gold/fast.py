@@ -73,7 +73,7 @@ class FastDetector:
         x, y, diameter, score = x[seen], y[seen], diameter[seen], score[seen]
         if self.refine and len(x):
             sure = score >= self.threshold_score  # the others are only counted
-            x[sure], y[sure], diameter[sure] = _refined(raster.image, x[sure], y[sure], diameter[sure], pixel_nm)
+            x[sure], y[sure], diameter[sure] = refined_on(raster.image, x[sure], y[sure], diameter[sure], pixel_nm)
         return own(x, y, diameter, score, tile, raster, pixel_nm)
 
 
@@ -92,7 +92,8 @@ def peaks(
     return x, y, REFERENCE_PX * np.exp(np.clip(size, -2.5, 2.5)), score
 
 
-def _refined(image: Pixels, x: Floats, y: Floats, diameter: Floats, pixel_nm: float) -> tuple[Floats, Floats, Floats]:
+def refined_on(image: Pixels, x: Floats, y: Floats, diameter: Floats, pixel_nm: float) -> tuple[Floats, Floats, Floats]:
+    """Centres and diameters of hits in pixels of the image, fitted on it."""
     if len(x) == 0:
         return x, y, diameter
     reach = int(np.ceil(float(diameter.max()))) + 8

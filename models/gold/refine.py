@@ -6,28 +6,37 @@ away, or does not fit, leaves its mark as it was.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-Floats = NDArray[np.float64]
+Floats = NDArray[Any]  # 64 bits for what comes out, 32 on the way
 
 ROUNDS = 9
 MARGIN = 1.45  # pixels within this many radii of the first guess take part
-CHUNK = 256
+CHUNK = 64  # what is worked on stays in the processor's cache
+ENOUGH = 2e-3  # pixels, or of the logarithm of the radius
 # How far first guesses are believed: one over the variance of x, y, log radius, ground, slopes, depth, log softness.
 BELIEF = np.array([1 / 0.6**2, 1 / 0.6**2, 1 / 0.15**2, 0, 0, 0, 0, 1 / 0.6**2])
 
 
 @dataclass(frozen=True, slots=True)
 class Discs:
-    """Discs as arrays of shape (n,), lengths in pixels; ``held`` says whether the fit was believed."""
+    """Discs as arrays of shape (n,), lengths in pixels, greys in those of the image.
+
+    ``ground`` is the grey value around a disc, ``depth`` how much darker its middle is, ``softness`` of its edge.
+    ``misfit`` is the root mean square of what the fit leaves, in depths. ``held`` says whether the fit was believed.
+    """
 
     x: Floats
     y: Floats
     diameter: Floats
+    ground: Floats
     depth: Floats
     softness: Floats
+    misfit: Floats
     held: NDArray[np.bool_]
 
 
@@ -44,105 +53,131 @@ def refined(image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats,
         About how soft edges are, in pixels.
     """
     if len(x) == 0:
-        return Discs(x, y, diameter, np.zeros(0), np.zeros(0), np.zeros(0, bool))
+        none = np.zeros(0)
+        return Discs(x, y, diameter, none, none, none, none, np.zeros(0, bool))
     order = np.argsort(diameter, kind="stable")  # discs of about one size share a patch
-    parts = [_fit(image, x, y, diameter, slice(k, k + CHUNK), order, blur) for k in range(0, len(x), CHUNK)]
+    near = _neighbours(x, y, diameter, blur)
+    parts = [_fit(image, x, y, diameter, order[k : k + CHUNK], near, blur) for k in range(0, len(x), CHUNK)]
     back = np.empty(len(x), np.intp)
     back[order] = np.arange(len(x))
-    columns = [np.concatenate([part[k] for part in parts])[back] for k in range(6)]
-    fx, fy, wide, depth, soft, held = columns
-    return Discs(fx, fy, wide, depth, soft, held > 0)
+    fx, fy, wide, ground, depth, soft, misfit, held = (
+        np.concatenate([part[k] for part in parts])[back] for k in range(8)
+    )
+    return Discs(fx, fy, wide, ground, depth, soft, misfit, held > 0)
+
+
+def _neighbours(x: Floats, y: Floats, diameter: Floats, blur: float) -> list[list[int]]:
+    """Of each disc, the others whose edge may come near its pixels."""
+    points = np.stack([x, y], axis=1)
+    reach = diameter * MARGIN + float(diameter.max()) / 2 + 4 + blur
+    around = cKDTree(points).query_ball_point(points, reach)
+    return [[k for k in near if k != own] for own, near in enumerate(around)]
 
 
 def _fit(
-    image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats, part: slice, order: NDArray[np.intp],
-    blur: float,
-) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:  # fmt: skip
-    chosen = order[part]
+    image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats, chosen: NDArray[np.intp],
+    near: list[list[int]], blur: float,
+) -> tuple[Floats, ...]:  # fmt: skip
     x0, y0, r0 = x[chosen], y[chosen], diameter[chosen] / 2
-    half = int(np.ceil(float(r0.max()) * MARGIN + 2.5 + blur))
-    axis = np.arange(-half, half + 1)
     i, j = np.rint(x0).astype(np.intp), np.rint(y0).astype(np.intp)
-    rows = np.clip(j[:, None] + axis, 0, image.shape[0] - 1)
-    columns = np.clip(i[:, None] + axis, 0, image.shape[1] - 1)
-    grey = image[rows[:, :, None], columns[:, None, :]].astype(np.float64).reshape(len(chosen), -1)
-    u = np.broadcast_to((i[:, None] + axis)[:, None, :], (len(chosen), len(axis), len(axis))).reshape(grey.shape)
-    v = np.broadcast_to((j[:, None] + axis)[:, :, None], (len(chosen), len(axis), len(axis))).reshape(grey.shape)
-    weight = _mine(u, v, x0, y0, r0, x, y, diameter, chosen, blur)
-    weight *= (u >= 0) & (u < image.shape[1]) & (v >= 0) & (v < image.shape[0])
+    reach = float(r0.max()) * MARGIN + 1.5 + blur
+    half = int(np.ceil(reach + 0.5))
+    v0, u0 = np.mgrid[-half : half + 1, -half : half + 1].reshape(2, -1)
+    round_ = np.hypot(u0, v0) <= reach + 0.71  # the corners of a square patch are never looked at
+    u0, v0 = u0[round_], v0[round_]
+    grey = image[
+        np.clip(j[:, None] + v0, 0, image.shape[0] - 1), np.clip(i[:, None] + u0, 0, image.shape[1] - 1)
+    ].astype(np.float32)
+    inside = _inside(i[:, None] + u0, image.shape[1]) & _inside(j[:, None] + v0, image.shape[0])
+    # from here on places are counted from the nearest pixel: few digits are enough for them
+    u, v = u0.astype(np.float32), v0.astype(np.float32)
+    cx, cy = (x0 - i).astype(np.float32), (y0 - j).astype(np.float32)
+    away = np.hypot(u - cx[:, None], v - cy[:, None])
+    weight = (away <= (r0 * MARGIN + 1.5 + blur)[:, None]).astype(np.float32) * inside
+    for row, own in enumerate(chosen.tolist()):
+        for other in near[own]:
+            beyond = np.hypot(u - (x[other] - i[row]), v - (y[other] - j[row])) - diameter[other] / 2
+            weight[row][beyond < np.maximum(away[row] - r0[row], 0.5 + blur / 2)] = 0
     total = np.maximum(weight.sum(axis=1), 1e-9)
     level = (grey * weight).sum(axis=1) / total
     scale = np.maximum(np.sqrt(((grey - level[:, None]) ** 2 * weight).sum(axis=1) / total), 1e-9)
     grey = (grey - level[:, None]) / scale[:, None]
-    # x, y, log radius, ground, slope x, slope y, depth, log softness
-    inner = weight * (np.hypot(u - x0[:, None], v - y0[:, None]) < 0.7 * r0[:, None] + 0.5)
-    outer = weight * (np.hypot(u - x0[:, None], v - y0[:, None]) > r0[:, None] + 0.5)
+    inner = weight * (away < 0.7 * r0[:, None] + 0.5)
+    outer = weight * (away > r0[:, None] + 0.5)
     ground = (grey * outer).sum(1) / np.maximum(outer.sum(1), 1e-9)
     depth = ground - (grey * inner).sum(1) / np.maximum(inner.sum(1), 1e-9)
     zero = np.zeros_like(x0)
     soft = np.full_like(x0, np.log(max(0.45 * blur, 0.25)))
-    p = np.stack([x0, y0, np.log(np.maximum(r0, 0.7)), ground, zero, zero, np.maximum(depth, 0.3), soft], axis=1)
-    first = p.copy()
-    damp = np.full(len(p), 1e-2)
-    cost, residual, jac = _model(p, grey, u, v, weight, x0, y0)
-    belief = (cost / np.maximum(weight.sum(axis=1) - p.shape[1], 1))[:, None] * BELIEF  # shape (n, 8)
-    eye = np.eye(p.shape[1])
-    for _ in range(ROUNDS):
-        turned = jac.transpose(0, 2, 1)
-        normal = np.matmul(turned, jac) + belief[:, :, None] * eye
-        gradient = np.matmul(turned, residual[:, :, None])[:, :, 0] + belief * (p - first)
-        diagonal = np.einsum("nii->ni", normal)
-        lhs = normal + (damp[:, None] * diagonal + 1e-6)[:, :, None] * eye
-        step = np.linalg.solve(lhs, -gradient[:, :, None])[:, :, 0]
-        trial = p + np.clip(step, -1.0, 1.0)
-        trial[:, 2] = np.clip(trial[:, 2], first[:, 2] - 0.6, first[:, 2] + 0.6)
-        trial[:, 7] = np.clip(trial[:, 7], np.log(0.15), np.log(max(3 * blur, 2.0)))
-        new_cost, new_residual, new_jac = _model(trial, grey, u, v, weight, x0, y0)
-        new_cost += (belief * (trial - first) ** 2).sum(axis=1)
-        better = new_cost < cost
-        p[better], cost[better] = trial[better], new_cost[better]
-        residual[better], jac[better] = new_residual[better], new_jac[better]
-        damp = np.where(better, damp * 0.3, damp * 5)
-    moved = np.hypot(p[:, 0] - x0, p[:, 1] - y0)
+    # x, y, log radius, ground, slope x, slope y, depth, log softness
+    first = np.stack([cx, cy, np.log(np.maximum(r0, 0.7)), ground, zero, zero, np.maximum(depth, 0.3), soft], axis=1)
+    root = np.sqrt(weight)
+    p, cost = _descended(first, grey, u, v, root, cx, cy, total, max(3 * blur, 2.0))
+    moved = np.hypot(p[:, 0] - cx, p[:, 1] - cy)
     held = (moved < np.maximum(0.35 * r0, 1.0)) & (p[:, 6] > 0.2) & (np.abs(p[:, 2] - first[:, 2]) < 0.55)
     out = np.where(held[:, None], p, first)
+    misfit = np.sqrt(cost / total) / np.maximum(p[:, 6], 1e-3)
     return (
-        out[:, 0], out[:, 1], 2 * np.exp(out[:, 2]), p[:, 6] * scale, np.exp(out[:, 7]), held.astype(np.float64),
+        out[:, 0] + i, out[:, 1] + j, 2 * np.exp(out[:, 2]), p[:, 3] * scale + level, p[:, 6] * scale,
+        np.exp(out[:, 7]), misfit, held.astype(np.float64),
     )  # fmt: skip
 
 
-def _mine(
-    u: Floats, v: Floats, x0: Floats, y0: Floats, r0: Floats, x: Floats, y: Floats, diameter: Floats,
-    chosen: NDArray[np.intp], blur: float,
-) -> Floats:  # fmt: skip
-    """Weights: 1 where a pixel is near its own disc and not nearer to the edge of another one."""
-    reach = np.hypot(u - x0[:, None], v - y0[:, None])
-    weight = (reach <= (r0 * MARGIN + 1.5 + blur)[:, None]).astype(np.float64)
-    widest = float(diameter.max(initial=0)) / 2
-    for row in range(len(chosen)):
-        far = np.hypot(x - x0[row], y - y0[row])
-        for other in np.flatnonzero((far < 2 * r0[row] * MARGIN + widest + 4 + blur) & (far > 0)).tolist():
-            beyond = np.hypot(u[row] - x[other], v[row] - y[other]) - diameter[other] / 2
-            weight[row][beyond < np.maximum(reach[row] - r0[row], 0.5 + blur / 2)] = 0
-    return weight
+def _inside(index: NDArray[np.intp], size: int) -> NDArray[np.bool_]:
+    return np.asarray((index >= 0) & (index < size))
+
+
+def _descended(
+    first: Floats, grey: Floats, u: Floats, v: Floats, root: Floats, cx: Floats, cy: Floats, total: Floats,
+    softest: float,
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """Levenberg-Marquardt from ``first`` (n, 8); parameters and what is left of the squares (n,)."""
+    p = first.copy()
+    damp = np.full(len(p), 1e-2)
+    squares, residual, jac = _model(p, grey, u, v, root, cx, cy)
+    belief = (squares / np.maximum(total - p.shape[1], 1))[:, None] * BELIEF  # shape (n, 8)
+    cost = squares.copy()
+    eye = np.eye(p.shape[1])
+    live = np.arange(len(p))  # those that still move
+    for _ in range(ROUNDS):
+        normal = np.matmul(jac, jac.transpose(0, 2, 1)).astype(np.float64) + belief[live][:, :, None] * eye
+        gradient = np.matmul(jac, residual[:, :, None])[:, :, 0] + belief[live] * (p[live] - first[live])
+        diagonal = np.einsum("nii->ni", normal)
+        lhs = normal + (damp[live][:, None] * diagonal + 1e-6)[:, :, None] * eye
+        step = np.linalg.solve(lhs, -gradient[:, :, None])[:, :, 0]
+        trial = p[live] + np.clip(step, -1.0, 1.0)
+        trial[:, 2] = np.clip(trial[:, 2], first[live, 2] - 0.6, first[live, 2] + 0.6)
+        trial[:, 7] = np.clip(trial[:, 7], np.log(0.15), np.log(softest))
+        new_squares, new_residual, new_jac = _model(trial, grey[live], u, v, root[live], cx[live], cy[live])
+        new_cost = new_squares + (belief[live] * (trial - first[live]) ** 2).sum(axis=1)
+        better = new_cost < cost[live]
+        moved = np.abs(trial - p[live])[:, :3].max(axis=1)
+        won = live[better]
+        p[won], cost[won], squares[won] = trial[better], new_cost[better], new_squares[better]
+        residual[better], jac[better] = new_residual[better], new_jac[better]
+        damp[live] = np.where(better, damp[live] * 0.3, damp[live] * 5)
+        still = (moved > ENOUGH) | ~better & (damp[live] < 1e4)
+        if not still.any():
+            break
+        live, residual, jac = live[still], residual[still], jac[still]
+    return p, squares
 
 
 def _model(
-    p: Floats, grey: Floats, u: Floats, v: Floats, weight: Floats, x0: Floats, y0: Floats
+    p: Floats, grey: Floats, u: Floats, v: Floats, root: Floats, cx: Floats, cy: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Cost, residuals (n, pixels) and their derivatives (n, pixels, 8)."""
-    dx, dy = u - p[:, :1], v - p[:, 1:2]
-    d = np.sqrt(dx * dx + dy * dy + 1e-6)
-    radius, soft, depth = np.exp(p[:, 2:3]), np.exp(p[:, 7:8]), p[:, 6:7]
-    t = np.clip((radius - d) / soft, -30, 30)
-    s = 1 / (1 + np.exp(-t))
-    bell = s * (1 - s)
-    ux, uy = u - x0[:, None], v - y0[:, None]
-    model = p[:, 3:4] + p[:, 4:5] * ux + p[:, 5:6] * uy - depth * s
-    root = np.sqrt(weight)
-    residual = root * (model - grey)
-    along = depth * bell / soft
-    jac = np.stack(
-        [-along * dx / d, -along * dy / d, -along * radius, np.ones_like(d), ux, uy, -s, along * (radius - d)], axis=2
-    )
-    return (residual**2).sum(axis=1), residual, jac * root[:, :, None]
+    """Squares (n,), residuals (n, pixels) and their derivatives (n, 8, pixels)."""
+    q = p.astype(np.float32)
+    dx, dy = u - q[:, :1], v - q[:, 1:2]
+    d = np.sqrt(dx * dx + dy * dy + np.float32(1e-6))
+    radius, soft, depth = np.exp(q[:, 2:3]), np.exp(q[:, 7:8]), q[:, 6:7]
+    s = np.float32(0.5) + np.float32(0.5) * np.tanh((radius - d) / (2 * soft))
+    ux, uy = u - cx[:, None], v - cy[:, None]
+    residual = root * (q[:, 3:4] + q[:, 4:5] * ux + q[:, 5:6] * uy - depth * s - grey)
+    along = root * (s * (1 - s)) * (depth / soft)
+    jac = np.empty((len(p), 8, len(u)), np.float32)
+    radial = along / d
+    jac[:, 0], jac[:, 1] = -radial * dx, -radial * dy
+    jac[:, 2] = along * -radius
+    jac[:, 3], jac[:, 4], jac[:, 5], jac[:, 6] = root, root * ux, root * uy, -root * s
+    jac[:, 7] = along * (radius - d)
+    return (residual * residual).sum(axis=1, dtype=np.float64), residual, jac

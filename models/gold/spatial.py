@@ -177,21 +177,22 @@ class Pattern:
             "particles": self.count,
             "area_um2": round(self.area_um2, 5),
             "density_per_um2": round(self.density_per_um2, 3),
-            "nnd_mean_nm": _rounded(self.neighbours_nm, np.mean),
-            "nnd_median_nm": _rounded(self.neighbours_nm, np.median),
+            "nnd_mean_nm": rounded(self.neighbours_nm, np.mean),
+            "nnd_median_nm": rounded(self.neighbours_nm, np.median),
             "nnd_random_mean_nm": round(self.random_neighbour_nm, 2) if np.isfinite(self.random_neighbour_nm) else "",
             "clusters": len(self.clusters.members),
             "clustered_share": round(shared / self.count, 4) if self.count else "",
-            "particles_per_cluster": _rounded(self.clusters.members, np.mean),
-            "cluster_rms_radius_nm": _rounded(self.clusters.radius_nm, np.mean),
-            "cluster_separation_nm": _rounded(separation, np.mean),
-            "largest_l_minus_r_nm": _rounded(self.l_minus_r[np.isfinite(self.l_minus_r)], np.max),
+            "particles_per_cluster": rounded(self.clusters.members, np.mean),
+            "cluster_rms_radius_nm": rounded(self.clusters.radius_nm, np.mean),
+            "cluster_separation_nm": rounded(separation, np.mean),
+            "largest_l_minus_r_nm": rounded(self.l_minus_r[np.isfinite(self.l_minus_r)], np.max),
             "clustered_from_nm": round(float(above[0]), 1) if len(above) else "",
             "clustered_to_nm": round(float(above[-1]), 1) if len(above) else "",
         }
 
 
-def _rounded(values: NDArray[np.number], how: object) -> float | str:
+def rounded(values: NDArray[np.number], how: object) -> float | str:
+    """``how`` of ``values`` for a table; empty where there are none."""
     return round(float(how(values)), 2) if len(values) else ""  # type: ignore[operator]
 
 
@@ -222,8 +223,7 @@ def measured(
         Random patterns of the control; of very many particles fewer are made, of more than 50,000 none.
     """
     inside = points_nm[region.contains(points_nm)] if len(points_nm) else points_nm.reshape(0, 2)
-    reach = most_nm or min(500.0, 0.25 * min(region.width_nm, region.height_nm))
-    radii = np.linspace(reach / 50, reach, 50)
+    radii = radii_of(region, most_nm)
     rng = np.random.default_rng(seed)
     k = ripley_k(inside, radii, region)
     curves, means = [], []
@@ -248,3 +248,9 @@ def measured(
         high=high,
         clusters=clusters(inside, link_nm, least),
     )
+
+
+def radii_of(region: Region, most_nm: float | None = None) -> Floats:
+    """Radii at which K is told: fifty of them, up to ``most_nm`` or what `measured` says of it."""
+    reach = most_nm or min(500.0, 0.25 * min(region.width_nm, region.height_nm))
+    return np.linspace(reach / 50, reach, 50)

@@ -50,7 +50,11 @@ def test_an_image_becomes_tables_regions_statistics_and_pictures(replica: GoldIm
     assert [int(statistics[g]["particles"]) for g in ("6 nm", "12 nm", "all")] == [*parts, len(rows)]
     area_um2 = 700 * 800 * 1.126e-3**2
     assert float(statistics["all"]["density_per_um2"]) == pytest.approx(len(rows) / area_um2, rel=1e-3)
-    assert len(rows_of(out / "replica_curves.csv")) == 3 * 50
+    assert len(rows_of(out / "replica_curves.csv")) == 4 * 50  # both sizes, all, and the one about the other
+    (pair,) = rows_of(out / "replica_pairs.csv")
+    assert [pair["from"], pair["to"]] == ["6 nm", "12 nm"]
+    assert [int(pair["particles"]), int(pair["others"])] == parts
+    assert "12 nm about 6 nm" in done.stdout
     for name in ("replica_overlay.png", "replica_statistics.png"):
         picture = cv2.imread(str(out / name))
         assert picture is not None

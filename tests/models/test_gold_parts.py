@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.gold import Candidate, GoldError, GoldParticle, TacDetector, find
+from models.gold import Candidate, GoldError, GoldParticle, MatchedDetector, TacDetector, find, matched_disc
 from models.gold.depth import doubt
 from models.gold.files import read_csv, write_csv, write_rois
 from models.gold.groups import grouped, sizes_of
+from models.gold.matching import matched
 from models.gold.refine import refined
 from models.gold.sampling import Greys, Raster, raster_of
 from models.gold.tiles import count, tiles
@@ -119,6 +120,20 @@ def test_tac_finds_gold_of_the_published_areas_only(dtype):
     factor = 1 if dtype == np.uint8 else 100
     found = TacDetector().candidates((image * factor).clip(0, 65535).astype(dtype), 1.126)
     assert sorted((round(c.x), round(c.y)) for c in found) == [(40, 40), (100, 60)]
+
+
+def test_matched_discs_are_found_at_their_places_and_sizes_whatever_the_tiles(monkeypatch):
+    truth = np.array([(40.3, 41.2, 6.0), (100.0, 62.5, 11.0), (150.4, 148.0, 20.0), (64.2, 120.0, 6.5)])
+    image = drawn((200, 210), truth, noise=4.0)
+    whole = MatchedDetector().candidates(image, 1.1)
+    assert len(whole) == len(truth)
+    pairs = matched(truth[:, :2], np.array([(c.x, c.y) for c in whole]), 0.5)
+    assert len(pairs) == len(truth)
+    assert all(whole[j].diameter_nm / 1.1 == pytest.approx(truth[i, 2], rel=0.1) for i, j in pairs)
+    monkeypatch.setattr(matched_disc, "TILE", 67)
+    assert [(round(c.x, 1), round(c.y, 1)) for c in MatchedDetector().candidates(image, 1.1)] == [
+        (round(c.x, 1), round(c.y, 1)) for c in whole
+    ]
 
 
 def test_a_pixel_size_at_which_gold_cannot_be_seen_is_refused():

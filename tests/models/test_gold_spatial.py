@@ -5,6 +5,7 @@ import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist
 
+from models.gold.pairs import paired
 from models.gold.spatial import Region, clusters, measured, neighbours_nm, ripley_k, ripley_l
 
 RECTANGLE = Region(2000.0, 1500.0)
@@ -66,6 +67,28 @@ def test_cross_type_k_of_two_independent_patterns_is_random():
         rng = np.random.default_rng(seed)
         curves.append(ripley_k(RECTANGLE.random(rng, 200), radii, RECTANGLE, RECTANGLE.random(rng, 150)))
     assert np.allclose(ripley_l(np.mean(curves, axis=0)), radii, rtol=0.06)
+
+
+def test_two_kinds_that_lie_together_or_keep_apart_are_told_from_independent_ones():
+    rng = np.random.default_rng(4)
+    first = RECTANGLE.random(rng, 120)
+    beside = first[:80] + rng.normal(0, 12, (80, 2))
+    together = paired(("6 nm", "12 nm"), first, beside, RECTANGLE, trials=39)
+    assert (together.l_minus_r > together.high)[:10].all()
+    assert together.row()["together_from_nm"] == round(float(together.radii_nm[0]), 1)
+    far = RECTANGLE.random(rng, 4000)
+    far = far[cdist(far, first).min(axis=1) > 45][:80]
+    apart = paired(("6 nm", "12 nm"), first, far, RECTANGLE, trials=39)
+    assert (apart.l_minus_r < apart.low)[2:5].all()
+    assert apart.row()["nnd_mean_nm"] > apart.row()["nnd_random_mean_nm"] > together.row()["nnd_mean_nm"]
+    free = paired(("6 nm", "12 nm"), first, RECTANGLE.random(rng, 80), RECTANGLE, trials=39)
+    assert ((free.l_minus_r > free.high) | (free.l_minus_r < free.low)).mean() < 0.3
+    assert np.allclose(free.neighbours_nm.size, 120)
+
+
+def test_a_kind_that_is_not_there_makes_a_pair_without_figures():
+    row = paired(("6 nm", "12 nm"), RECTANGLE.random(np.random.default_rng(0), 5), np.zeros((0, 2)), RECTANGLE).row()
+    assert (row["particles"], row["others"], row["nnd_mean_nm"], row["together_from_nm"]) == (5, 0, "", "")
 
 
 def test_nearest_neighbours_are_those_of_the_full_distance_table():

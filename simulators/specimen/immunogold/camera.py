@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import cv2
 import numpy as np
@@ -52,12 +53,23 @@ def seams(rng: np.random.Generator, shape: tuple[int, int], tile_px: int, step: 
     return gain
 
 
+SHARP, SOFT = 0.35, 0.94  # of the noise's amplitude: as it falls, and through the camera's blur
+
+
+def coarse_noise(blur_px: float) -> float:
+    """Variance of `noisy` of strength 1 in detail much coarser than ``blur_px``, where white noise has 1."""
+    if blur_px <= 0.3:
+        return 1.0
+    kernel = cv2.getGaussianKernel(2 * math.ceil(4 * blur_px) + 1, blur_px)
+    return (SHARP + SOFT / float((kernel**2).sum())) ** 2
+
+
 def noisy(rng: np.random.Generator, image: Field, noise: float, blur_px: float) -> Field:
     """Shot noise of relative strength ``noise`` at full brightness, partly smoothed by the camera."""
     raw = rng.standard_normal(image.shape, dtype=np.float32)
     if blur_px > 0.3:
         soft = blurred(raw, blur_px)
-        raw = np.float32(0.35) * raw + soft * np.float32(0.94 / max(float(soft[::3, ::3].std()), 1e-6))
+        raw = np.float32(SHARP) * raw + soft * np.float32(SOFT / max(float(soft[::3, ::3].std()), 1e-6))
     return np.asarray(image + np.float32(noise) * np.sqrt(np.maximum(image, 0.02)) * raw, np.float32)
 
 

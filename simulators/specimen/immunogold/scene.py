@@ -144,13 +144,17 @@ def render(look: Look, seed: int, shape: tuple[int, int] = (2048, 2048), pixel_n
     weight = camera.focus_map(rng, shape, pixel_nm, look.soft_share) if look.soft_share > 0 else None
     lens = (look.blur_nm / pixel_nm, look.soft_nm / pixel_nm, weight, look.fringe)
     seen = camera.focused(gold, *lens)
-    visible = _visible(lain, camera.focused(bare, *lens) - seen, seen, look, pixel_nm)
+    empty = camera.focused(bare, *lens)
+    clean = seen
     if look.seam_step > 0:
         seen = seen * camera.seams(rng, shape, max(32, round(look.seam_nm / pixel_nm)), look.seam_step)
     picture = camera.noisy(rng, seen, look.noise, look.camera_px)
     dirt.dead_pixels(rng, picture, look.dead)
     white = float(np.quantile(picture[::7, ::7], 0.995)) * float(rng.uniform(1.0, 1.15))
-    grey = camera.to_grey(picture, min(look.black, white - 0.1), white, look.jpeg)
+    black = min(look.black, white - 0.1)
+    grey = camera.to_grey(picture, black, white, look.jpeg)
+    shown, shown_empty = np.clip(clean, black, white), np.clip(empty, black, white)  # nothing is seen in black on black
+    visible = _visible(lain, shown_empty - shown, shown, look, pixel_nm)
     table = zip(lain.x, lain.y, lain.diameter_nm, lain.nominal_nm, visible, strict=True)
     known = tuple(Bead(float(x), float(y), float(d), float(size), bool(clear)) for x, y, d, size, clear in table)
     return GoldImage(grey, pixel_nm, known)
@@ -170,14 +174,18 @@ def _ground(rng: np.random.Generator, look: Look, shape: tuple[int, int], pixel_
 
 
 def _visible(lain: beads.Beads, signal: Field, seen: Field, look: Look, pixel_nm: float) -> NDArray[np.bool_]:
-    """Whether a matched filter on each particle would stand out from the noise."""
+    """Whether a matched filter on each particle would stand out from the noise.
+
+    ``signal`` is what each pixel lacks by the gold, ``seen`` what is left, both within what the grey scale shows.
+    """
     out = np.zeros(len(lain), bool)
+    grain = camera.coarse_noise(look.camera_px)
     for k, (x, y, d) in enumerate(zip(lain.x, lain.y, lain.diameter_nm, strict=True)):
         half = max(2, round(0.75 * d / pixel_nm))
         i, j = round(x), round(y)
         window = (slice(max(0, j - half), j + half + 1), slice(max(0, i - half), i + half + 1))
         part = signal[window]
-        variance = look.noise**2 * max(float(seen[window].mean()), 0.02) * (1 + 4 * look.camera_px**2) + 0.01**2
+        variance = look.noise**2 * max(float(seen[window].mean()), 0.02) * grain + 0.01**2
         contrast = float(part.max(initial=0)) / max(float((seen[window] + part).mean()), 1e-3)
         out[k] = float(np.sum(part.astype(np.float64) ** 2)) / variance > SEEN_FROM**2 and contrast > 0.12
     return out

@@ -125,7 +125,11 @@ class Night:
                 self.take_in(self._result(command))
 
     def _result(self, command: Command) -> inp.ResultCame:
-        return inp.ResultCame(result=CommandResult(command_id=command.command_id, session_id="s", status="done"))
+        return inp.ResultCame(result=CommandResult(
+                command_id=command.command_id, session_id="s", status="done",
+                elapsed_s=float(SECONDS[str(command.work.__struct_config__.tag)]),
+            )
+        )  # fmt: skip
 
     def _take(self, command: Command, level: m.Level, x_um: float, y_um: float, finding: object) -> None:
         self.frames += 1

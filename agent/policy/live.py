@@ -117,9 +117,8 @@ def choose(
 
 
 def left_minutes(state: State, settings: Settings) -> float:
-    """Time that is left of the session's hours."""
-    hours = settings.budget.hours * 60.0 - (state.utc - state.started_utc) / 60.0
-    return max(0.0, hours)
+    """Time that is left of the session's hours, as the driver tells it: no clock of this machine counts."""
+    return max(0.0, settings.budget.hours * 60.0 - state.spent_s / 60.0)
 
 
 def _is_wanted(state: State, key: str) -> bool:

@@ -23,6 +23,7 @@ from agent.session.state import (
 )
 
 UNDO_DEPTH = 20
+MOST_LATE_S, MOST_WAIT_S = 3_600.0, 6 * 3_600.0  # beyond, the driver's clock was set anew
 EMPTY = State()
 
 
@@ -44,7 +45,7 @@ def apply(state: State, event: ev.AnyEvent) -> State:
         case ev.FrameReceived():
             return _frame(state, event)
         case ev.CommandIssued(command=command, area_id=area_id):
-            entry = Outstanding(command=command, area_id=area_id, issued_utc=state.utc)
+            entry = Outstanding(command=command, area_id=area_id, issued_utc=state.utc, issued_s=state.spent_s)
             return replace(
                 state,
                 outstanding={**state.outstanding, command.command_id: entry},
@@ -188,6 +189,7 @@ def _frame(state: State, event: ev.FrameReceived) -> State:
         progress_utc=state.utc,
         idle_told=False,
     )
+    state = _clocked(state, frame.taken_utc)
     if frame.level == "low":
         grid = state.grids[event.grid_id]
         return _with_grid(state, replace(grid, atlas_frames=(*grid.atlas_frames, frame.frame_id)))
@@ -199,6 +201,17 @@ def _frame(state: State, event: ev.FrameReceived) -> State:
         dose += frame.dose_e_per_a2 or 0.0
     state = _with_area(state, event.area_id, frame_id=frame.frame_id, defocus_um=frame.defocus_um, dose_e_per_a2=dose)
     return _with_area(state, square_of(event.area_id), visited=True)
+
+
+def _clocked(state: State, taken_utc: float) -> State:
+    """Time goes on as the driver's frames tell it; where its clock was set anew, it goes on from here."""
+    if taken_utc <= 0:
+        return state
+    began = state.clock_began_utc
+    on_s = -1.0 if began is None else taken_utc - began - state.spent_s
+    if began is None or not -MOST_LATE_S <= on_s <= MOST_WAIT_S:
+        return replace(state, clock_began_utc=taken_utc - state.spent_s)
+    return replace(state, spent_s=state.spent_s + max(on_s, 0.0))
 
 
 def _analysed(state: State, frame_id: str) -> State:
@@ -236,8 +249,9 @@ def _ended(state: State, event: ev.CommandEnded) -> State:
     state = replace(state, progress_utc=state.utc, idle_told=False)
     if entry is None:
         return state
-    if result.status == "done":
-        took_s = result.elapsed_s or state.utc - entry.issued_utc  # what the driver measured is the same on replay
+    state = replace(state, spent_s=max(state.spent_s, entry.issued_s + result.elapsed_s))
+    took_s = result.elapsed_s or state.spent_s - entry.issued_s  # what the driver measured is the same on replay
+    if result.status == "done" and took_s > 0:
         state = _timed(state, str(entry.command.work.__struct_config__.tag), took_s)
     match entry.command.work:
         case Expose(area_id=area_id, dose_e_per_a2=asked):

@@ -173,6 +173,7 @@ class Outstanding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     command: Command
     area_id: str
     issued_utc: float
+    issued_s: float = 0.0  # `State.spent_s` then
     cancelled: bool = False
     frames: tuple[str, ...] = ()
 
@@ -213,6 +214,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0  # of the last event folded in
     started_utc: float = 0.0
     utc: float = 0.0
+    spent_s: float = 0.0  # of the session, by the driver's own clock: the same when its messages are replayed
+    clock_began_utc: float | None = None  # what the driver's clock showed when ``spent_s`` was 0
     phase: Phase = "idle"
     why: str = ""
     mode: Mode = "pilot"

@@ -149,13 +149,13 @@ def compose(square: Square, f: Fields, pixel_um: float) -> tuple[Field, Field, F
         cell = pitch**2 * (math.sqrt(3) / 2 if square.settings.lattice == "hexagonal" else 1.0)
         share = np.float32(math.pi * diameter**2 / 4 / cell)
         hole = np.float32(seen) * hole + np.float32(1 - seen) * share
-        kappa = np.float32(-2 * m.LOSS_PER_RADIAN)
+        kappa = np.float32(-2 * m.loss_per_radian(square.settings.voltage_kv))
         mixed = (1 - hole) * np.exp(kappa * solid) + hole * np.exp(kappa * open_)
         phase = np.log(np.maximum(mixed, 1e-9)) / kappa
     else:
         phase = solid + hole * (open_ - solid)
     if soft > 0.02 and not bool((film >= 1).all()):
-        kappa = np.float32(-2 * m.LOSS_PER_RADIAN)
+        kappa = np.float32(-2 * m.loss_per_radian(square.settings.voltage_kv))
         phase = np.log(np.maximum(1 - film + film * np.exp(kappa * phase), 1e-9)) / kappa
     else:
         phase = phase * film

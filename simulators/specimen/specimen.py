@@ -119,7 +119,8 @@ class Specimen:
         near = self._near(view.x_um, view.y_um, view.reach_um)
         phase, window, foil = projection.project(near, view)
         fibres.stamp(self._fibres, view, phase)
-        loss = np.float32(m.LOSS_PER_RADIAN) * phase
+        kappa = np.float32(m.loss_per_radian(s.voltage_kv))
+        loss = kappa * phase
         if px < OBJECTS_BELOW_ANGSTROM:
             found, xs, ys = self._objects_in(view, margin_px=400 / px + 4)
             bare = phase.copy()
@@ -128,7 +129,7 @@ class Specimen:
                 add_replica(phase, loss, foil, view, s)
             centre = self.hole_at(view.x_um, view.y_um)
             add_grain(phase, foil, view, s, centre.crystalline if centre else 0.0)
-            loss += np.float32(m.LOSS_PER_RADIAN) * (phase - bare)
+            loss += kappa * (phase - bare)
         if optics.matters(px, s.voltage_kv, view.defocus_um):
             turn = view.astigmatism_angle_deg
             intensity = optics.expose(phase, loss, px, s.voltage_kv, view.defocus_um, view.astigmatism_um, turn)

@@ -7,6 +7,7 @@ import pytest
 
 from agent import control_messages as say
 from agent import messages as m
+from agent.session import EMPTY, step
 from agent.session import events as ev
 from agent.session import inputs as inp
 from models.detections import QualityFinding
@@ -17,7 +18,7 @@ def learning(**changes: Any) -> Play:
     return Play(small(**({"policy__name": "learning", "squares__per_grid": 3, "holes__per_square": 6} | changes)))
 
 
-def run(play: Play, good: Any, most: int = 300) -> None:
+def run(play: Play, good: Any, most: int = 300, **result: Any) -> None:
     """Carry out what is asked for; ``good`` says of an area id whether its micrograph is good."""
     for _ in range(most):
         if not play.state.outstanding:
@@ -25,7 +26,7 @@ def run(play: Play, good: Any, most: int = 300) -> None:
         work = play.work
         if isinstance(work, m.Expose):
             frame = play.frame("high", work.x_um, work.y_um)
-            play.result(dose_e_per_a2=work.dose_e_per_a2)
+            play.result(dose_e_per_a2=work.dose_e_per_a2, **result)
             fine = good(work.area_id)
             play.found(frame, QualityFinding(score=0.9 if fine else 0.1, label="good" if fine else "thick"))
         else:
@@ -117,9 +118,42 @@ def test_costs_follow_the_sessions_own_timings() -> None:
     from agent.policy.costs import USUAL_S, seconds
 
     play = learning()
-    run(play, lambda area: True)
+    run(play, lambda area: True, elapsed_s=4.0)
     assert play.state.timings["expose"].count == len(play.exposed())
     assert seconds(play.state, "expose") < USUAL_S["expose"]
+
+
+@pytest.mark.parametrize("pace", [0.001, 3.0])
+def test_the_same_messages_give_the_same_choices_however_fast_they_come(pace: float) -> None:
+    """Time that is left is what the driver measured: here it decides when the session has to hurry."""
+
+    class Kept(Play):
+        def do(self, what: inp.AnyInput) -> list[ev.AnyEvent]:
+            if not hasattr(self, "inputs"):
+                self.inputs: list[inp.AnyInput] = []
+            self.inputs.append(what)
+            return super().do(what)
+
+    first = Kept(small(policy__name="learning", squares__per_grid=3, holes__per_square=9, budget__hours=0.1))
+    run(first, lambda area: "S001" not in area, elapsed_s=20.0)
+    assert first.state.spent_s > 200.0
+    state, utc, rows = EMPTY, 5e8, list[ev.AnyEvent]()
+    for what in first.inputs:
+        utc += pace
+        events, state, _ = step(state, what, first.settings, utc)
+        rows += events
+    both = (rows, [event for _, _, event in first.rows])
+    asked = [[e.command.work for e in those if isinstance(e, ev.CommandIssued)] for those in both]
+    assert asked[0] == asked[1]
+    why = [[e.decision.why for e in those if isinstance(e, ev.CommandIssued)] for those in both]
+    assert why[0] == why[1]
+
+
+def test_time_goes_on_by_the_frames_own_clock_and_is_not_lost_when_that_is_set_anew() -> None:
+    play = learning()
+    for taken, spent in ((1e9, 0.0), (1e9 + 50, 50.0), (1e9 + 20, 50.0), (2e9, 50.0), (2e9 + 30, 80.0), (5.0, 80.0)):
+        play.frame("low", taken_utc=taken, command_id="")
+        assert play.state.spent_s == spent
 
 
 def test_screen_of_an_empty_atlas_still_ends() -> None:

@@ -14,7 +14,7 @@ from models.quality import CtfQualityScorer, ice
 from models.quality.cover import cover
 from models.quality.crystal import lattice
 from models.quality.spectrum import spectrum
-from simulators.specimen import HoleTruth, Specimen, SpecimenSettings, View
+from simulators.specimen import HoleTruth, Specimen, SpecimenSettings, View, materials
 
 KEYS = {
     "ctf_resolution_angstrom", "ctf_confidence", "defocus_um", "astigmatism_um", "astigmatism_angle_deg",
@@ -66,6 +66,13 @@ def test_slower_electrons_have_shorter_paths() -> None:
     # (v/c)² from the tabulated speeds of Williams & Carter, table 1.2: 0.5482, 0.6953 and 0.7765 of c
     for kv, share in ((100, 0.5482), (200, 0.6953), (300, 0.7765)):
         assert ice.mean_free_path_nm(kv) / ice.mean_free_path_nm(300) == pytest.approx((share / 0.7765) ** 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("kv", [100.0, 200.0, 300.0])
+def test_simulated_ice_takes_what_the_default_path_says(kv: float) -> None:
+    phase = materials.radian_per_volt_nm(kv) * materials.ICE_VOLT * 60.0
+    path = ice.mean_free_path_nm(kv)
+    assert ice.thickness_nm(materials.transmission(phase, kv), 1.0, path) == pytest.approx(60.0, rel=0.004)
 
 
 def test_an_intensity_without_electrons_has_no_thickness() -> None:

@@ -2,17 +2,20 @@
 
 - replay: ``--fast`` against the bare models on the same frames, in the same process and run (goal: ratio >= 0.9).
 - fold: a journal of 100,000 events is read, decoded and folded (goal: < 2 s).
-- evaluate: 200 small sessions judged here and on 1 and 2 local Dask workers; what grows with their number.
+- evaluate: 200 small sessions (``--sessions``) judged here and on 1 and 2 local Dask workers; what grows with their
+  number: memory of this process and the largest of a worker, after half of the sessions and at the end.
 
 CPU seconds stand beside wall seconds: on a shared machine only they can be compared.
 """
 
+import argparse
 import asyncio
+import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +94,7 @@ def _bare(record: Record, pixels: dict[str, Any], built: dict[str, Any]) -> None
 
 def measure_replay() -> None:
     """``--fast`` against bare models."""
+    keep_frame_memory()  # as `cryonaut replay` does
     rows = [("session", "frames", "bare wall", "replay wall", "ratio", "bare CPU", "replay CPU", "CPU ratio")]
     with tempfile.TemporaryDirectory() as folder:
         for path in (_large(Path(folder) / "large"), GOLDEN / "advisor", GOLDEN / "pilot"):
@@ -197,47 +201,74 @@ def measure_fold() -> None:
 # ---------------------------------------------------------------------------------------------- evaluate
 
 
-def measure_evaluate() -> None:
+def measure_evaluate(sessions: int = SESSIONS) -> None:
     """Many small sessions, here and on workers."""
-    rows = [("workers", "sessions", "wall", "sessions per s", "CPU", "memory of this process after half, at the end")]
+    rows = [("workers", "sessions", "wall", "sessions per s", "CPU", "this process, half and end", "largest worker")]
     with tempfile.TemporaryDirectory() as folder:
-        folders = [write_session(Path(folder) / f"small-{n}", n) for n in range(SESSIONS)]
+        folders = [write_session(Path(folder) / f"small-{n}", n) for n in range(sessions)]
         tasks = [(judge, (path, Variant.of("holes=holes-template"))) for path in folders]
         for workers in (0, 1, 2):
-            memory: list[float] = []
+            memory: list[tuple[float, float]] = []
 
-            def told(done: int, total: int, memory: list[float] = memory) -> None:
+            def told(done: int, total: int, memory: list[tuple[float, float]] = memory) -> None:
                 if done in (total // 2, total):
-                    memory.append(_resident_mb())
+                    memory.append((_resident_mb(), max(map(_resident_mb, _children()), default=0.0)))
 
             out = Path(folder) / f"rows-{workers}.parquet"
             wall, cpu, found = _timed(lambda: run(tasks, Cluster(workers=workers), out, told))  # noqa: B023
             assert not any(one.trouble for one in found)
             speed = f"{len(found) / wall:.1f}"
-            held = f"{memory[0]:.0f}, {memory[1]:.0f} MB"
+            own, theirs = (f"{memory[0][n]:.0f}, {memory[1][n]:.0f} MB" for n in (0, 1))
             name = str(workers) if workers else "none, here"
-            rows.append((name, str(len(found)), f"{wall:.1f} s", speed, f"{cpu:.1f} s", held))
+            rows.append(
+                (name, str(len(found)), f"{wall:.1f} s", speed, f"{cpu:.1f} s", own, theirs if workers else "–")
+            )
     _table("Evaluation of small sessions (two squares each, holes found anew)", rows)
 
 
-def _resident_mb() -> float:
-    text = Path("/proc/self/statm").read_text(encoding="ascii")
+def _resident_mb(process: str = "self") -> float:
+    try:
+        text = Path(f"/proc/{process}/statm").read_text(encoding="ascii")
+    except OSError:  # it ended meanwhile
+        return 0.0
     return int(text.split()[1]) * resource.getpagesize() / 1e6
 
 
-PARTS = {"replay": measure_replay, "fold": measure_fold, "evaluate": measure_evaluate}
+def _children() -> list[str]:
+    """Ids of all processes below this one."""
+    parents: dict[str, str] = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[file.parent.name] = file.read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+    found, known = [], {str(os.getpid())}
+    while new := [child for child, parent in parents.items() if parent in known and child not in known]:
+        found += new
+        known |= set(new)
+    return found
 
 
-def main(names: list[str]) -> None:
+PARTS = ("replay", "fold", "evaluate")
+
+
+def main() -> None:
     """Measure what is named, or everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all of them by default")
+    parser.add_argument("--sessions", type=int, default=SESSIONS, help="how many sessions are evaluated")
+    options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     logs.configure(level="error")
-    keep_frame_memory()  # as `cryonaut replay` does
-    unknown = set(names) - PARTS.keys()
-    if unknown:
-        sys.exit(f"benchmarks.replay: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    for name in names or PARTS:
-        PARTS[name]()
+    measures: dict[str, Callable[[], None]] = {
+        "replay": measure_replay,
+        "fold": measure_fold,
+        "evaluate": partial(measure_evaluate, options.sessions),
+    }
+    for name in sorted(options.parts or PARTS, key=["evaluate", "fold", "replay"].index):  # the last keeps memory
+        measures[name]()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

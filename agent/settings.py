@@ -42,6 +42,9 @@ class SessionSettings(Section):
     folder: Path = Path("sessions")
     mode: Mode = "pilot"
     autonomy: Autonomy = "unattended"
+    simulated_speed: float = Field(
+        default=1.0, gt=0, le=1e6
+    )  # of a simulated microscope: how much faster than a real one
     grids: tuple[GridSettings, ...] = Field(default=(GridSettings(),), min_length=1, max_length=24)
 
 

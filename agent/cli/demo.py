@@ -62,6 +62,7 @@ def demo(
     changes = [
         f"session.name={name}",
         f"session.folder={folder}",
+        f"session.simulated_speed={speed:g}",
         *(
             f"endpoints.{end}=tcp://127.0.0.1:{port}"
             for end, port in zip(("drivers", "control", "events"), ports, strict=True)

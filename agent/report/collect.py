@@ -24,7 +24,8 @@ class Counts:
     judged: int
     good: int
     good_per_hour: float | None
-    hours: float
+    hours: float  # by the clock on the wall
+    speed: float  # of a simulated microscope, 1 for a real one: `good_per_hour` is at its clock
     dose_e_per_a2: float
 
 
@@ -44,6 +45,7 @@ def counts(record: Record) -> Counts:
     holes = [hole for square in squares for hole in square.holes.values()]
     good = sum(hole.quality_label == "good" for hole in holes)
     hours = (record.last_utc - record.begun_utc) / 3600
+    speed = simulated_speed(record)
     return Counts(
         squares_found=len(squares),
         squares_mapped=sum(bool(square.map_frame_id) for square in squares),
@@ -52,10 +54,20 @@ def counts(record: Record) -> Counts:
         micrographs=sum(received.frame.level == "high" for received in record.frames.values()),
         judged=sum(bool(hole.quality_label) for hole in holes),
         good=good,
-        good_per_hour=good / hours if hours > 0 else None,
+        good_per_hour=good / (hours * speed) if hours > 0 else None,
         hours=hours,
+        speed=speed,
         dose_e_per_a2=record.state.dose_e_per_a2,
     )
+
+
+def simulated_speed(record: Record) -> float:
+    """How much faster than a real one the microscope of this session ran, as its last settings say."""
+    known = record.manifest.configs if record.manifest else {}
+    used = [item.event.config for item in record.happened if isinstance(item.event, ev.EpochBegan)]
+    session = known.get(used[-1], {}).get("session") if used else None
+    speed = session.get("simulated_speed") if isinstance(session, dict) else None
+    return float(speed) if isinstance(speed, int | float) and 0 < speed < 1e9 else 1.0
 
 
 def headline(record: Record, figures: Counts, troubles: tuple[Trouble, ...], damaged: int, now_utc: float) -> Headline:

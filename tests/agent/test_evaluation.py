@@ -23,7 +23,9 @@ from agent.evaluation.rule import Counts, in_discs, in_polygons, one_to_one, ove
 from agent.evaluation.sessions import Judged, Variant, judge
 from agent.evaluation.statistics import average_precision, compare, figure, roc_auc
 from agent.evaluation.summary import summarise
+from agent.inference import DETECTORS
 from benchmarks.small_sessions import write_session
+from models.detections import MarkedObject, ObjectFinding
 from tests import golden
 
 BOX = np.array([(0.0, 0.0), (2.0, 0.0), (2.0, 2.0), (0.0, 2.0)])
@@ -226,6 +228,32 @@ def test_labels_are_judged_with_what_is_neither_hit_nor_miss(tmp_path: Path) -> 
             read_labels(tmp_path / "bad.json")
     with pytest.raises(ConfigError, match="no model"):
         judge_image(image, labels, "holes-tea", "drawn", "a")
+
+
+class Rings:
+    """Stands for a detector that somebody registers: it finds what is drawn, but the last, and a ghost."""
+
+    name, fingerprint = "rings", "f"
+
+    def detect(self, image: np.ndarray, pixel_size_angstrom: float | None = None) -> ObjectFinding:
+        y, x = np.nonzero(image)
+        found = [
+            MarkedObject(x=float(u) + 1.0, y=float(v), diameter_nm=40.0, score=0.9) for u, v in zip(x, y, strict=True)
+        ][:-1]
+        return ObjectFinding(objects=(*found, MarkedObject(x=5.0, y=5.0, diameter_nm=40.0, score=0.2)))
+
+
+def test_points_are_judged_by_any_detector_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETECTORS, "rings", f"{__name__}:Rings")
+    image = np.zeros((300, 300), np.uint8)
+    places = [(60, 80), (150, 90), (200, 220), (250, 260)]
+    for x, y in places:
+        image[y, x] = 255
+    points = [{"x": x, "y": y, "diameter_nm": 40.0, "group": "vesicle"} for x, y in places]
+    found = judge_image(image, {"points": points, "pixel_size_angstrom": 10.0}, "rings", "drawn", "a").metrics
+    assert (found["points.recall"], found["points.precision"]) == (0.75, 0.75)
+    assert found["points.centre_error_um"] == pytest.approx(1e-3)
+    assert found["points.count_error"] == 0.0
 
 
 def test_the_command_line_compares_two_models_and_writes_page_json_and_parquet(

@@ -17,6 +17,7 @@ from agent.errors import JournalError
 from agent.frames import FrameStore
 from agent.journal import Draft, Journal
 from agent.messages import AcquireAtlas, Command, CommandResult, ErrorKind, Expose, Frame, Level, MapSquare, Stage
+from agent.recording.manifest import Manifest, write_manifest
 from agent.recording.record import read
 from agent.report import render
 from agent.report.maps import grid_view, square_view
@@ -224,6 +225,19 @@ def test_the_figures_are_those_counted_a_second_way(tmp_path: Path) -> None:
     assert "Nothing is wrong" in page.words
     assert sum(tag == "article" for tag, _ in page.tags) == len(shots)
     assert sum(tag == "polygon" for tag, _ in page.tags) == len(squares)
+
+
+def test_rates_of_a_simulated_session_are_at_its_clock(tmp_path: Path) -> None:
+    s = a_session(tmp_path)
+    s.add(ev.EpochBegan(epoch=1, config="fast", version="0"), later_s=60.0)
+    s.journal.close()
+    write_manifest(
+        tmp_path, Manifest(session_id="s", name="tonight", configs={"fast": {"session": {"simulated_speed": 120.0}}})
+    )
+    page = Page(render(tmp_path))
+    hours = 120.0 * (s.utc - BEGUN - 1.0) / 3600
+    assert f"good per hour, simulated clock {2 / hours:.1f}" in page.words
+    assert "120 × as fast as a real microscope" in page.words
 
 
 def test_it_is_one_file_that_asks_for_nothing_else(tmp_path: Path) -> None:

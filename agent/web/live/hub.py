@@ -145,6 +145,7 @@ class Hub:
         return {
             **msgspec.to_builtins(self.desk.status()),
             "name": state.name,
+            "speed": self.settings.session.simulated_speed,
             "leader": outlook.leader(state),
             "queue": outlook.queue(state, self.settings),
             "forecast": outlook.forecast(state, self.settings, self.history.exposed_utc, self.core.clock()),

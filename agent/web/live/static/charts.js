@@ -5,8 +5,8 @@ import { BAD, GOOD } from "./palette.js";
 const MOST_DOTS = 700;
 const BINS = 24;
 
-export function drawTrends(points) {
-  drawRate(document.getElementById("chart-rate"), points);
+export function drawTrends(points, speed = 1) {
+  drawRate(document.getElementById("chart-rate"), points, speed);
   const ctf = points.filter((p) => p.ctf != null);
   if (ctf.length) drawDots(document.getElementById("chart-quality"), ctf, "ctf", "CTF resolution, Å (better is higher)", true);
   else drawDots(document.getElementById("chart-quality"), points, "score", "quality score");
@@ -100,8 +100,8 @@ function drawDots(canvas, points, key, title, down = false) {
   say(canvas, `${title}: median of the last ${Math.min(window, values.length)} is ${number(last)}`);
 }
 
-function drawRate(canvas, points) {
-  const title = "micrographs per hour";
+function drawRate(canvas, points, speed) {
+  const title = speed === 1 ? "micrographs per hour" : "micrographs per hour, simulated clock";
   if (points.length < 2) return nothing(canvas, title, "none yet");
   const s = sheet(canvas, title);
   const from = points[0].utc;
@@ -113,7 +113,7 @@ function drawRate(canvas, points) {
     bin.all++;
     if (p.good) bin.good++;
   }
-  const perHour = 3600 / width;
+  const perHour = 3600 / width / speed;
   const high = Math.max(...bins.map((bin) => bin.all)) * perHour;
   axes(s, [0, high], [from, to]);
   const step = (s.right - s.left) / BINS;
@@ -125,7 +125,7 @@ function drawRate(canvas, points) {
     s.ctx.fillStyle = GOOD;
     s.ctx.fillRect(s.left + i * step + 0.5, s.bottom - good, step - 1, good);
   });
-  const all = points.length * 3600 / (to - from);
+  const all = points.length * 3600 / (to - from) / speed;
   say(canvas, `${title}: ${number(all)} on average, ${number(points.filter((p) => p.good).length / points.length * 100)} % good`);
 }
 

@@ -75,7 +75,7 @@ function takeNews(body) {
     draw();
     expect();
   }
-  if (body.points.length) drawTrends(model.points);
+  if (body.points.length) drawTrends(model.points, model.summary?.speed);
   if (look.hole && body.holes.some((hole) => hole.id === look.hole)) showHole(look.hole, { patient: look.follow });
 }
 
@@ -382,7 +382,7 @@ function showAll() {
   follow();
   showState();
   draw();
-  drawTrends(model.points);
+  drawTrends(model.points, model.summary?.speed);
   if (look.hole) showHole(look.hole);
   else showFrame(null, null);
 }
@@ -493,7 +493,7 @@ function jump(id) {
 function tab(name) {
   document.body.dataset.tab = name;
   for (const button of document.querySelectorAll("[data-tab]")) if (button.tagName === "BUTTON") button.setAttribute("aria-pressed", String(button.dataset.tab === name));
-  drawTrends(model.points);
+  drawTrends(model.points, model.summary?.speed);
 }
 
 function tuning(open) {
@@ -569,7 +569,7 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-window.addEventListener("resize", () => drawTrends(model.points));
+window.addEventListener("resize", () => drawTrends(model.points, model.summary?.speed));
 document.body.dataset.tab = "now";
 window.cryonaut = { model, look, views, link }; // for tests and the curious; whoever is signed in may see all of it
 link.open();

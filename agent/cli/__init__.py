@@ -10,6 +10,7 @@ from cyclopts import App
 
 from agent import __version__
 from agent.cli.annotate import annotate
+from agent.cli.annotate_page import annotate_work
 from agent.cli.control import app as control
 from agent.cli.demo import demo
 from agent.cli.doctor import doctor
@@ -40,6 +41,7 @@ app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown
 
 for command in (demo, run, judge, watch, report, doctor, proofread, annotate, replay):
     app.command(command)
+app.command(annotate_work, show=False)  # the work of the page of `annotate`, in a process of its own
 for group in (control, driver, evaluate, find, keys, notices, segment, session, simulate, train, volume):
     app.command(group)
 

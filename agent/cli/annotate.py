@@ -19,8 +19,9 @@ _SIDE = re.compile(r"^\s*(\d*)\s*:\s*(\d*)\s*$")
 def annotate(
     volume: Path,
     *,
-    seeds: Path,
-    out: Path,
+    seeds: Path | None = None,
+    out: Path | None = None,
+    project: Path | None = None,
     structure: str | None = None,
     box: str = "",
     keep: Keep = "all",
@@ -28,24 +29,32 @@ def annotate(
     voxel_size: str = "",
     config: Path | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    port: int = 0,
+    open_browser: Annotated[bool, Parameter(name="--browser")] = True,
 ) -> None:
-    """Label a structure in a volume from strokes: a graph cut finds the rest.
+    """Label a structure in a volume from a few strokes: a graph cut finds the rest.
 
-    Strokes are a label volume of the same shape: 1 on the structure, 2 on the background, 0 elsewhere; a few planes are
-    enough. The labels lie on the grid of the volume, 1 is the structure.
+    Opens a page in the browser: paint on slices along any axis, cut, correct with more strokes, cut again, save. It is
+    served to this machine only, behind a link with a secret; everything is kept in the project's folder.
+
+    With --seeds there is no page: strokes are a label volume of the same shape, 1 on the structure, 2 on the
+    background, 0 elsewhere. Labels lie on the grid of the volume, 1 is the structure.
 
     Such as:
 
-    - `cryonaut annotate cell.zarr --seeds strokes.tif --out mito.zarr --structure mitochondria --box 0:300,200:600,:`
+    - `cryonaut annotate cell.zarr --project mito --structure mitochondria --box 0:300,200:600,:`
+    - `cryonaut annotate cell.zarr --seeds strokes.tif --out mito.zarr --structure mitochondria`
 
     Parameters
     ----------
     volume
-        MRC, TIFF stack or OME-Zarr.
+        MRC, TIFF stack, N5 or OME-Zarr.
     seeds
-        Label volume with the strokes, of the shape of the volume.
+        Label volume with the strokes, of the shape of the volume; the labels are made at once.
     out
-        Where the labels go: `.zarr`, `.tif` or `.mrc`.
+        Where the labels go: `.zarr`, `.tif` or `.mrc`; from the page by default `labels.zarr` in the project.
+    project
+        Folder of the page's project; by default one beside the volume. One that is there goes on.
     structure
         Clean up as this structure asks for: mitochondria, golgi, er, coated_pits, nuclear_pores, or one of --config.
     box
@@ -60,59 +69,82 @@ def annotate(
         YAML file with what to change of the numbers of the method (docs/organelles.md).
     dry_run
         Say what it would take, and do nothing.
+    port
+        Port of the page on this machine; 0 takes a free one.
+    open_browser
+        Open the page in the browser.
     """
-    import math
+    import msgspec
 
-    from agent.cli.annotate_files import check_target, read_strokes, write_labels
+    from agent.cli.annotate_files import check_target, read_strokes
     from agent.cli.volume import edges_of
+    from agent.web.annotate import Facts, read_facts
+    from agent.web.annotate.project import FILE
     from drivers.volumes import open_volume
-    from models.organelles.annotation import (
-        AnnotationError,
-        clean,
-        cut,
-        exclusion_zone,
-        parts,
-        read_settings,
-        regions_of,
-        supervoxels,
-        to_grey,
-    )
+    from models.organelles.annotation import AnnotationError, read_settings
 
+    if seeds is not None and out is None:
+        raise ConfigError("--seeds needs --out: where the labels go")
+    folder = project or volume.with_name(f"{volume.stem}-annotation")
+    opened = open_volume(volume)
+    place = parse_box(box, opened.shape)
+    edges = edges_of(opened, voxel_size)
     try:
-        opened = open_volume(volume)
-        edges = edges_of(opened, voxel_size)
         settings = read_settings(config)
-        place = parse_box(box, opened.array.shape)
-        rules = settings.structure(structure, math.prod(edges) ** (1 / 3)) if structure else None
-        if metric_mask is not None and rules is None:
+        facts = Facts(
+            volume=str(volume.resolve()),
+            box=place,
+            edges_nm=edges,
+            out=str((out or folder / "labels.zarr").resolve()),
+            settings=settings,
+            metric_mask=str(metric_mask.resolve()) if metric_mask else "",
+            structure=structure or "",
+            keep=keep,
+        )
+        if facts.rules is None and metric_mask is not None:
             raise ConfigError("--metric-mask needs --structure: how wide the outline is depends on it")
-        for target in (out, metric_mask):
-            if target is not None:
-                check_target(target)
-        strokes = read_strokes(seeds, tuple(opened.array.shape), place)
-        size = tuple(high - low for low, high in place)
-        say_cost(size, dry_run=dry_run)
-        if dry_run:
+        say_cost(facts.shape, dry_run=dry_run)
+        if seeds is not None:
+            for target in (facts.out, facts.metric_mask):
+                if target:
+                    check_target(Path(target))
+            strokes = read_strokes(seeds, opened.shape, place)
+            if not dry_run:
+                _at_once(opened, facts, strokes)
             return
-        grey = to_grey(opened.array, place, settings.cut.percentiles)
-        with _bar(volume.name) as progress:
-            pieces = supervoxels(grey, settings.cut, edges=edges, workers=cores(), progress=progress)
-        regions = regions_of(grey, pieces, settings.cut.bins, edges)
-        labels = cut(grey, regions, strokes, settings.cut)
-        if keep != "all":
-            found = parts(labels, grey, settings.cut.components)
-            labels = found.keep(labels, grey, 0 if keep == "dark" else len(found.means) - 1)
-        if rules is not None:
-            labels = clean(labels, rules)
-        facts = {"structure": structure or "", "box": [list(side) for side in place], "volume": str(volume.resolve())}
-        write_labels(out, labels, place, opened, edges, facts)
-        if metric_mask is not None and rules is not None:
-            counts = (~exclusion_zone(labels, rules)).astype("uint8")
-            write_labels(metric_mask, counts, place, opened, edges, facts)
     except AnnotationError as error:
         raise CryonautError(str(error)) from error
-    share = float(labels.mean())
-    print(f"{len(regions)} supervoxels; {int(labels.sum())} voxels ({share:.1%} of the box) are the structure: {out}")
+    if dry_run:
+        return
+    if (folder / FILE).exists():
+        before = read_facts(folder)
+        if (before.volume, before.box if not box else facts.box) != (facts.volume, before.box):
+            raise ConfigError(f"{folder}: is of {before.volume}, box {before.box}: give another --project")
+        same = msgspec.structs.replace(
+            before, structure=structure or before.structure, metric_mask=facts.metric_mask or before.metric_mask
+        )
+        facts = msgspec.structs.replace(
+            same, out=facts.out if out else before.out, settings=settings if config else before.settings
+        )
+    from agent.cli.annotate_page import serve_page
+
+    serve_page(folder, opened, facts, port=port, show=open_browser)
+
+
+def _at_once(opened: Any, facts: Any, strokes: Any) -> None:
+    """Labels from strokes, without a page."""
+    from agent.cli.annotate_files import write_results
+    from models.organelles.annotation import annotated, regions_of, supervoxels, to_grey
+
+    cut = facts.settings.cut
+    grey = to_grey(opened.array, facts.box, cut.percentiles)
+    with _bar(opened.path.name) as progress:
+        pieces = supervoxels(grey, cut, edges=facts.edges_nm, workers=cores(), progress=progress)
+    regions = regions_of(grey, pieces, cut.bins, facts.edges_nm)
+    labels = annotated(grey, regions, strokes, cut, rules=facts.rules, keep=facts.keep)
+    write_results(opened, facts, labels)
+    found = f"{int(labels.sum())} voxels ({float(labels.mean()):.1%} of the box)"
+    print(f"{len(regions)} supervoxels; {found} are the structure: {facts.out}")
 
 
 def parse_box(text: str, shape: Any) -> Any:

@@ -100,3 +100,14 @@ def write_labels(
                 file.data[z : z + CHUNK] = placed[z : z + CHUNK]
     else:
         write_tiff(path, placed, edges_nm)
+
+
+def write_results(volume: Volume, facts: Any, labels: NDArray[np.uint8]) -> None:
+    """Write the labels of an annotation where its facts say, and the mask of where scores count where one is wanted."""
+    from models.organelles.annotation import exclusion_zone
+
+    about = {"structure": facts.structure, "box": [list(side) for side in facts.box], "volume": facts.volume}
+    write_labels(Path(facts.out), labels, facts.box, volume, facts.edges_nm, about)
+    if facts.metric_mask and facts.rules is not None:
+        counts = (~exclusion_zone(labels, facts.rules)).astype(np.uint8)
+        write_labels(Path(facts.metric_mask), counts, facts.box, volume, facts.edges_nm, about)

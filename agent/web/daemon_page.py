@@ -13,6 +13,7 @@ from agent.errors import ConfigError
 from agent.keys import is_loopback
 from agent.settings import Settings
 from agent.web.access import Access
+from agent.web.annotate import Annotate
 from agent.web.app import create_app
 from agent.web.live.history import History
 from agent.web.live.hub import Hub
@@ -48,9 +49,11 @@ class WebPage:
         live = Live(desk, self.hub, self.pictures)
         name = desk.core.state.name or settings.session.name
         self.overview = Overview(desk, settings.web.others, name)
+        self.annotate = Annotate.below(desk.folder / "annotate")
         pages = [
             live.page(),
             Proofread(SessionShelf(desk.core, self.history, desk.folder)).page(),
+            self.annotate.page(),
             self.overview.page(),
         ]  # in the order of the menu
         self.app = self._app(settings.keys, pages, name)
@@ -87,6 +90,7 @@ class WebPage:
         """Give the page's threads back."""
         self.pictures.close()
         self.overview.close()
+        self.annotate.close()
 
 
 def check(settings: Settings) -> None:

@@ -30,7 +30,7 @@ def test_strokes_in_a_file_become_labels_on_the_volumes_grid(files, tmp_path):
     pytest.importorskip("skimage", reason="scikit-image is not installed (volumes extra)")
     volume, strokes, truth = files
     out, mask = tmp_path / "mito.zarr", tmp_path / "counts.tif"
-    box = "4:62,:,0:60"
+    box = "4:46,:,0:44"
     config = tmp_path / "mine.yaml"
     config.write_text("structures: {mitochondria: {grow: 0}}")
     words = ("annotate", volume, "--seeds", strokes, "--out", out, "--box", box)
@@ -44,8 +44,8 @@ def test_strokes_in_a_file_become_labels_on_the_volumes_grid(files, tmp_path):
     assert not made[:4].any()
     counts = open_volume(mask)
     assert counts.voxel_nm == pytest.approx(5.0)
-    inside = np.asarray(counts.array)[4:62, :, :60] > 0
-    assert not inside[(made[4:62, :, :60] > 0) & ~_eroded(made)[4:62, :, :60]].any()  # the outline does not count
+    inside = np.asarray(counts.array)[4:46, :, :44] > 0
+    assert not inside[(made[4:46, :, :44] > 0) & ~_eroded(made)[4:46, :, :44]].any()  # the outline does not count
     assert 0.5 < inside.mean() < 0.95
 
 
@@ -59,14 +59,14 @@ def test_what_cannot_be_annotated_is_said_before_the_work_begins(files, tmp_path
     volume, strokes, _ = files
     out = tmp_path / "mito.mrc"
     small = write(tmp_path / "small.mrc", np.zeros((3, 4, 5), np.uint8))
-    wild = write(tmp_path / "wild.mrc", np.full((64, 64, 64), 7, np.uint8))
+    wild = write(tmp_path / "wild.mrc", np.full((48, 48, 48), 7, np.uint8))
     for words, said in (
         (("--seeds", small, "--out", out), "strokes of"),
         (("--seeds", wild, "--out", out), "values from 7 to 7"),
         (("--seeds", strokes, "--out", tmp_path / "a.png"), "labels are written as"),
         (("--seeds", strokes, "--out", tmp_path / "no" / "a.mrc"), "there is no folder"),
         (("--seeds", strokes, "--out", out, "--structure", "ribosomes"), "known are"),
-        (("--seeds", strokes, "--out", out, "--box", "0:99,:,:"), "the volume has voxels 0:64"),
+        (("--seeds", strokes, "--out", out, "--box", "0:99,:,:"), "the volume has voxels 0:48"),
         (("--seeds", strokes, "--out", out, "--box", "5"), "expected z0:z1"),
         (("--seeds", strokes, "--out", out, "--metric-mask", out), "needs --structure"),
     ):

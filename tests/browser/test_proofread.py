@@ -48,7 +48,7 @@ def shows(page: Any, marks: int, selected: str = "") -> None:
 def opened(page: Any, link: str) -> None:
     page.goto(link)
     page.wait_for_selector("body[data-ready='1']")
-    page.wait_for_function("document.getElementById('view').dataset.view !== undefined")
+    page.wait_for_function("() => document.getElementById('view').dataset.view !== undefined")
 
 
 def test_marks_are_removed_added_resized_undone_and_saved(replica: tuple[Path, Path], tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_marks_are_removed_added_resized_undone_and_saved(replica: tuple[Path, P
         page.wait_for_selector("body[data-unsaved='4']")
         page.keyboard.press("Control+s")
         page.wait_for_selector("body[data-unsaved='0']")
-        page.wait_for_function("document.getElementById('state').textContent.includes('saved to')")
+        page.wait_for_function("() => document.getElementById('state').textContent.includes('saved to')")
         page.reload()
         page.wait_for_selector("body[data-ready='1']")
         shows(page, 3)
@@ -123,7 +123,7 @@ def test_a_large_image_is_looked_at_through_tiles(tmp_path: Path) -> None:
         page.mouse.move(*at(page, 4321, 2345))
         for _ in range(14):
             page.mouse.wheel(0, -100)
-        page.wait_for_function("JSON.parse(document.getElementById('view').dataset.view)[2] > 3")
+        page.wait_for_function("() => JSON.parse(document.getElementById('view').dataset.view)[2] > 3")
         x, y = at(page, 4321, 2345)
         page.wait_for_function(
             """([x, y]) => { const c = document.getElementById('view'), r = window.devicePixelRatio || 1;

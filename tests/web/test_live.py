@@ -305,7 +305,7 @@ async def test_with_keys_every_route_asks_who_you_are(tmp_path: Path, keys: Path
         address = await page_of(daemon)
         routes = [route for route in daemon.web.app.routes if route.path not in OPEN_PATHS]  # type: ignore[attr-defined]
         assert len(routes) > 10
-        assert {"/proofread/{name}/save", "/control"} <= {route.path for route in routes}  # type: ignore[attr-defined]
+        assert {"/proofread/{name}/save", "/annotate/{name}/stroke", "/control"} <= {route.path for route in routes}  # type: ignore[attr-defined]
         for route in routes:
             for method in route.methods - {"HEAD"}:  # type: ignore[attr-defined]
                 path = re.sub(r"\{\w+:int\}", "0", route.path)  # type: ignore[attr-defined]

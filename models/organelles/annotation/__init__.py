@@ -5,7 +5,7 @@ annotation"); `CutSettings` says where each number comes from and what differs.
 """
 
 from models.organelles.annotation.cleaning import Parts, clean, exclusion_zone, grown, parts
-from models.organelles.annotation.cut import BACKGROUND, STRUCTURE, cut
+from models.organelles.annotation.cut import BACKGROUND, STRUCTURE, Keep, annotated, cut
 from models.organelles.annotation.grey import AnnotationError, to_grey
 from models.organelles.annotation.settings import AnnotationSettings, CutSettings, Structure, read_settings
 from models.organelles.annotation.supervoxels import Regions, regions_of, supervoxels
@@ -16,9 +16,11 @@ __all__ = [
     "AnnotationError",
     "AnnotationSettings",
     "CutSettings",
+    "Keep",
     "Parts",
     "Regions",
     "Structure",
+    "annotated",
     "clean",
     "cut",
     "exclusion_zone",

@@ -1,17 +1,44 @@
-"""From strokes to a label volume: energy, cut, and the strokes themselves kept voxel by voxel."""
+"""From strokes to a label volume: energy, cut, the strokes themselves kept voxel by voxel, and clean-up."""
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from models.organelles.annotation.cleaning import clean, parts
 from models.organelles.annotation.energy import BACKGROUND, STRUCTURE, energy
 from models.organelles.annotation.grey import AnnotationError, Grey
 from models.organelles.annotation.maxflow import least
-from models.organelles.annotation.settings import CutSettings
+from models.organelles.annotation.settings import CutSettings, Structure
 from models.organelles.annotation.supervoxels import Regions
 
-__all__ = ["BACKGROUND", "STRUCTURE", "cut"]
+__all__ = ["BACKGROUND", "STRUCTURE", "Keep", "annotated", "cut"]
+Keep = Literal["all", "dark", "bright"]
+
+
+def annotated(
+    grey: Grey,
+    regions: Regions,
+    strokes: NDArray[np.uint8],
+    settings: CutSettings,
+    *,
+    rules: Structure | None = None,
+    keep: Keep = "all",
+) -> NDArray[np.uint8]:
+    """Labels (1: structure) by `cut`, of its darker or brighter part where that is asked for, cleaned by ``rules``.
+
+    Raises
+    ------
+    AnnotationError
+        As `cut`; and when the structure has too few grey values to be parted.
+    """
+    labels = cut(grey, regions, strokes, settings)
+    if keep != "all":
+        found = parts(labels, grey, settings.components)
+        labels = found.keep(labels, grey, 0 if keep == "dark" else len(found.means) - 1)
+    return labels if rules is None else clean(labels, rules)
 
 
 def cut(grey: Grey, regions: Regions, strokes: NDArray[np.uint8], settings: CutSettings) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from models.organelles.annotation.grey import AnnotationError, Grey
 from models.organelles.annotation.settings import CutSettings
@@ -95,11 +96,42 @@ def supervoxels(
             first += int(found.max()) + 1
             if progress:
                 try:
-                    progress(number / len(places))
+                    progress(0.9 * number / len(places))
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
-    return _numbered(out, first)
+    out = _numbered(out, first)
+    _across(grey, out, edge, settings.compactness, relative(edges), workers)
+    out = _numbered(out, first)
+    if progress:
+        progress(1.0)
+    return out
+
+
+def _across(grey: Grey, labels: Labels, edge: float, compactness: float, edges: Edges, workers: int) -> None:
+    """Let supervoxels reach over the borders of blocks: near them, each voxel goes to the nearest centre of all.
+
+    Nearest as SLIC means it, in grey and place together. Without this, borders of blocks would be the smoothest
+    boundaries there are, and cuts would follow them.
+    """
+    reach = max(1, round(edge / 2))
+    near = [np.zeros(n, bool) for n in grey.shape]
+    for place in blocks(grey.shape):
+        for axis, side in enumerate(place):
+            if side.start:
+                near[axis][max(0, side.start - reach) : side.start + reach] = True
+    if not any(axis.any() for axis in near):
+        return
+    regions = regions_of(grey, labels, 1)
+    step = np.array(edges) / edge
+    tree = cKDTree(np.hstack([regions.means[:, None] / compactness, regions.centres * step]))
+    for k in range(0, grey.shape[0], _SLAB):
+        band = near[0][k : k + _SLAB, None, None] | near[1][None, :, None] | near[2][None, None, :]
+        at = np.argwhere(band)
+        if len(at):
+            part = labels[k : k + _SLAB]
+            features = np.hstack([grey[k : k + _SLAB][band][:, None] / compactness, (at + np.array([k, 0, 0])) * step])
+            part[band] = tree.query(features, workers=workers)[1]
 
 
 def blocks(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:

@@ -262,3 +262,41 @@ def leginon(
         print(f"warning: {line}", file=sys.stderr)
     if warnings:
         sys.exit(1)
+
+
+@app.command
+def cell(
+    name: Literal["train-1", "train-2", "naive-1", "naive-2"] = "train-1",
+    *,
+    out: Annotated[Path, Parameter(alias="-o")] = Path("cell"),
+    region: Annotated[tuple[int, ...], Parameter(negative="")] = (0,),
+    edge: int = 176,
+    voxel_size: float = 8.0,
+) -> None:
+    """Write a FIB-SEM volume of a simulated cell with its truth, to try segmentation without data of your own.
+
+    Such as:
+
+    - `cryonaut simulate cell train-1 --out cell`
+    - `cryonaut simulate cell naive-1 --region 50 --region 60 --out naive`, then
+      `cryonaut train organelles --finetune --data naive/data.yaml`
+
+    Parameters
+    ----------
+    name
+        One of two cells that the shipped network learned from, or of two that look otherwise.
+    out
+        Folder for `NAME-REGION.tif`, a label volume for each structure, the true sizes of pores and pits
+        (`NAME-REGION-truth.json`), and `data.yaml`, which names them for `cryonaut train organelles`.
+    region
+        Which region of the cell, any number; with more than one the last is held out in `data.yaml`.
+    edge
+        Voxels along each axis.
+    voxel_size
+        In nanometres.
+    """
+    from agent.cli.simulate_cell import write
+
+    if edge < 64 or not 2 <= voxel_size <= 20:
+        raise ConfigError(f"--edge {edge} --voxel-size {voxel_size:g}: at least 64 voxels of 2 to 20 nm")
+    print(write(name, region, (edge, edge, edge), voxel_size, out))

@@ -319,3 +319,111 @@ def vesicles(
         file = out / f"{name}.onnx"
         family.learn(recipe, file, arch=arch, seed=seed, command=command_line())
         print(f"weights: {file}")
+
+
+@app.command
+def organelles(
+    *,
+    out: Path = Path("trained"),
+    arch: Literal["fast", "published"] = "fast",
+    data: Path | None = None,
+    finetune: Annotated[bool, Parameter(negative="")] = False,
+    start: Path | None = None,
+    baseline: bool = True,
+    structures: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    config: Path | None = None,
+    seed: int = 0,
+    iterations: int | None = None,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Learn to mark organelles in volumes, or go on with one block of a new cell.
+
+    Such as:
+
+    - `cryonaut train organelles --out trained --seed 0`: the shipped network, from simulated cells
+    - `cryonaut train organelles --data cells.yaml --structures mitochondrion --dry-run`
+    - `cryonaut train organelles --arch published --data cells.yaml --structures mitochondrion`
+    - `cryonaut train organelles --finetune --data new_cell.yaml --out site`, used by `cryonaut predict --model
+      site/organelles-fast.yaml`
+
+    Parameters
+    ----------
+    out
+        Folder for weights, manifest and card, and for the run's state and checkpoints: the same command goes on with a
+        run that was interrupted, exactly.
+    arch
+        `fast`: the network in use. `published`: the 3-D U-Net of ASEM and its protocol, one structure a network.
+    data
+        YAML file with annotated volumes, see docs/organelles.md; simulated cells without it.
+    finetune
+        Go on with the volume in --data, and measure before and after on its `held_out` volumes.
+    start
+        What to go on from: the folder of a training (its first checkpoint of the fit regime is taken, as published), a
+        checkpoint, or a manifest; the shipped weights by default.
+    baseline
+        With --finetune: train from scratch on the same block for as long, to compare.
+    structures
+        In the place of the recipe's.
+    config
+        YAML file with the recipe; by default `config/training/organelles.yaml`, or `organelles-published.yaml`.
+    seed
+        Everything random follows from it.
+    iterations
+        In the place of the recipe's.
+    dry_run
+        Measure two iterations; print time, memory and disk.
+    """
+    from agent.settings import preset_folder
+
+    with training():
+        import msgspec
+
+        from models.runtime import WEIGHTS
+        from models.training import organelles as family
+        from models.training.loop import load_recipe
+        from models.training.organelles_recipe import OrganelleRecipe
+
+        usual = "organelles.yaml" if arch == "fast" else "organelles-published.yaml"
+        recipe = load_recipe(config or preset_folder() / "training" / usual, OrganelleRecipe)
+        if structures:
+            recipe = msgspec.structs.replace(recipe, structures=structures)
+        if dry_run:
+            most = recipe.finetuning.iterations if finetune else recipe.optimisation.iterations
+            print("\n".join(family.cost(recipe).lines(recipe, iterations or most, held_out=2)))
+            return
+        given, counted = _organelle_data(data, finetune, recipe)
+        if finetune:
+            begin = start or WEIGHTS / f"{family.WEIGHTS}.yaml"
+            file = family.fine_tuned(
+                recipe, given, out, begin, baseline=baseline, seed=seed, iterations=iterations,
+                command=command_line(), counted=counted,
+            )  # fmt: skip
+        else:
+            file = family.trained(
+                recipe, given, out, start=start, seed=seed, iterations=iterations, command=command_line(),
+                counted=counted,
+            )  # fmt: skip
+        print(f"weights: {file}")
+
+
+def _organelle_data(path: Path | None, finetune: bool, recipe: Any) -> tuple[Any, dict[str, Any]]:
+    """Volumes to learn from, and by name of a held-out volume where scores count."""
+    from models.training import organelles as family
+    from models.training.organelles_data import Annotated as AnnotatedVolume
+
+    if path is None:
+        if finetune:
+            raise ConfigError(
+                "--finetune goes with --data: a block of the new cell; to try it: cryonaut simulate cell naive-1"
+                " --region 50 --region 60 --out naive, then --data naive/data.yaml"
+            )
+        return family.simulated_data(recipe), {}
+    from agent.cli.organelle_data import read
+
+    training, held_out = read(path, recipe.voxel_nm)
+    volumes = [
+        tuple(AnnotatedVolume.of(one.name, one.raw, one.labels, recipe.structures, one.mask) for one in some)
+        for some in (training, held_out)
+    ]
+    what = f"{len(training)} annotated volumes of {path.name}"
+    return family.Data(volumes[0], volumes[1], what), {one.name: one.counted for one in held_out if one.counted}

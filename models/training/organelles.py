@@ -5,12 +5,19 @@ numbers and `organelles_protocol` for what the article leaves to the eye.
 """
 
 import hashlib
+import resource
+import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import torch
 from numpy.typing import NDArray
 
@@ -19,9 +26,9 @@ from models.training.card import Card, Figure, write_card
 from models.training.export import OPSET, export_onnx
 from models.training.loop import Say, TrainingError, seeded
 from models.training.organelles_data import Annotated, Blocks, fixed_blocks
-from models.training.organelles_loop import Run, best_device, train
-from models.training.organelles_network import STEP, OrganelleNet, build, condition
-from models.training.organelles_protocol import Scores, best_threshold, score
+from models.training.organelles_loop import Run, best_device, history, train, validate, weights_file
+from models.training.organelles_network import STEP, FastNet, OrganelleNet, build, parameters
+from models.training.organelles_protocol import Scores, best_threshold, fit_regime, score
 from models.training.organelles_recipe import OrganelleRecipe
 from simulators.specimen.cell import CellName, CellSettings, simulate
 
@@ -47,6 +54,7 @@ class Data:
     what: str = ""
 
 
+@cache
 def simulated(
     name: CellName, region: int, recipe: OrganelleRecipe, shape: tuple[int, int, int] = (176, 176, 176)
 ) -> Annotated:
@@ -72,6 +80,7 @@ def learn(
     seed: int = 0,
     iterations: int | None = None,
     start: Path | None = None,
+    lowest: bool = False,
     say: Say = print,
 ) -> tuple[OrganelleNet, Run]:
     """The network of the middle of the fit regime, and how it came about.
@@ -85,7 +94,9 @@ def learn(
     iterations
         In the place of the recipe's.
     start
-        Weights (a checkpoint's ``.pt``) to begin from.
+        Weights to begin from, see `load_weights`.
+    lowest
+        Take the checkpoint of the lowest validation loss instead, as fine-tuning does.
 
     Raises
     ------
@@ -93,12 +104,10 @@ def learn(
         When something does not fit.
     """
     seeded(seed)
-    network = build(recipe.arch, len(recipe.structures), recipe.width)
+    network = build(recipe.arch, len(recipe.structures), recipe.width, norm=start is None)
     if start is not None:
-        load_weights(network, start)
+        load_weights(network, start, recipe.structures)
     blocks = Blocks(data.training, recipe, network.context, seed)
-    if start is None and recipe.arch == "fast" and not (folder / "state.pt").exists():
-        condition(network, blocks.batch(0).volume)
     held_out = {v.name: fixed_blocks(v, recipe, network.context, recipe.validation.blocks) for v in data.held_out}
     run = train(
         network,
@@ -110,15 +119,88 @@ def learn(
         start="" if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
         say=say,
     )
-    load_weights(network, run.weights(run.regime.middle))
-    regime = [run.checkpoints[k].iteration for k in (run.regime.first, run.regime.middle, run.regime.last)]
+    taken = run.regime.middle
+    if lowest:
+        taken = int(np.argmin([c.mean for c in run.checkpoints]))
+    load_weights(network, run.weights(taken), recipe.structures)
+    first, last = run.checkpoints[run.regime.first].iteration, run.checkpoints[run.regime.last].iteration
     found = "fit regime" if run.regime.found else "no stable validation loss yet; lowest window"
-    say(f"{found}: iterations {regime[0]} to {regime[2]}, used: {regime[1]}")
+    say(f"{found}: iterations {first} to {last}; used: {run.checkpoints[taken].iteration}")
     return network.eval(), run
 
 
-def load_weights(network: OrganelleNet, path: Path) -> None:
-    """Weights of a checkpoint.
+def fine_tune(
+    recipe: OrganelleRecipe,
+    data: Data,
+    folder: Path,
+    start: Path | None,
+    *,
+    seed: int = 0,
+    iterations: int | None = None,
+    say: Say = print,
+) -> tuple[OrganelleNet, Run]:
+    """Go on with a block of a new cell; without ``start`` from scratch, with the same block and iterations.
+
+    Parameters
+    ----------
+    data
+        The block to learn from, and volumes of the same cell to choose a checkpoint by.
+    folder
+        For state and checkpoints.
+    start
+        Folder of the training to go on from: its first checkpoint of the fit regime is taken, as published. Or a file
+        of weights.
+
+    Raises
+    ------
+    TrainingError
+        When a block is smaller than the recipe's ``finetuning.edge``, or there are no weights.
+    """
+    how = recipe.finetuning
+    for volume in data.training:
+        if min(volume.raw.shape) < how.edge:
+            raise TrainingError(
+                f"{volume.name}: {volume.raw.shape} voxels; fine-tuning wants at least {how.edge} along each axis"
+                f" (finetuning.edge)"
+            )
+    count = how.iterations if iterations is None else iterations
+    if count > how.iterations:
+        raise TrainingError(
+            f"{count} iterations; fine-tuning goes on for {how.iterations} at most (finetuning.iterations)"
+        )
+    if how.learning_rate:
+        optimisation = msgspec.structs.replace(recipe.optimisation, learning_rate=how.learning_rate)
+        recipe = msgspec.structs.replace(recipe, optimisation=optimisation)
+    weights = first_of_regime(start, recipe) if start is not None and start.is_dir() else start
+    return learn(recipe, data, folder, seed=seed, iterations=count, start=weights, lowest=True, say=say)
+
+
+def first_of_regime(folder: Path, recipe: OrganelleRecipe) -> Path:
+    """Weights that fine-tuning goes on from: the first checkpoint of the fit regime of a training.
+
+    Raises
+    ------
+    TrainingError
+        When the folder holds no training.
+    """
+    checkpoints = history(folder)
+    window = max(1, recipe.validation.window // recipe.validation.every)
+    regime = fit_regime([c.mean for c in checkpoints], window, recipe.validation.stable)
+    return weights_file(folder, checkpoints[regime.first].iteration)
+
+
+def load_weights(network: OrganelleNet, path: Path, structures: Sequence[str] = ()) -> None:
+    """Weights of a checkpoint (``.pt``), or of a shipped network (its manifest or ``.onnx``).
+
+    Parameters
+    ----------
+    network
+        With normalisation or without; a network without gets weights into which it is folded.
+    path
+        Of the weights.
+    structures
+        What the network shall mark. Of a shipped network the answers for these structures are taken; what it does not
+        know begins at random. A checkpoint has to mark the same.
 
     Raises
     ------
@@ -126,9 +208,40 @@ def load_weights(network: OrganelleNet, path: Path) -> None:
         When the file is none, or one of another network.
     """
     try:
-        network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except Exception as error:  # torch raises many kinds
+        kept = torch.load(path, weights_only=True, map_location="cpu") if path.suffix == ".pt" else _shipped(path)
+        if isinstance(network, FastNet):
+            normed = any(".norm." in name for name in kept)
+            if normed and not any(".norm." in name for name in network.state_dict()):
+                full = FastNet(len(kept["head.bias"]) // 8, network.width)
+                full.load_state_dict(kept)
+                kept = full.folded().state_dict()
+            if structures and path.suffix != ".pt":
+                _choose(kept, network, path, structures)
+        network.load_state_dict(kept)
+    except Exception as error:  # torch and onnx raise many kinds
         raise TrainingError(f"{path}: no weights of this network: {' '.join(str(error).split())[:200]}") from error
+
+
+def _shipped(path: Path) -> dict[str, torch.Tensor]:
+    """Weights in an ONNX file by the names that they have in torch."""
+    graph = onnx.load(str(path.with_suffix(".onnx"))).graph
+    return {
+        one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy())
+        for one in graph.initializer
+        if one.name.endswith((".weight", ".bias"))
+    }
+
+
+def _choose(kept: dict[str, torch.Tensor], network: FastNet, path: Path, structures: Sequence[str]) -> None:
+    """Put the answers for structures that shipped weights know in the places where a network has them."""
+    known: list[str] = runtime.read_manifest(path.with_suffix(".yaml")).settings["structures"]
+    for end in ("weight", "bias"):
+        head = network.state_dict()[f"head.{end}"].clone()
+        for k, name in enumerate(structures):
+            if name in known:
+                at = known.index(name)
+                head[8 * k : 8 * k + 8] = kept[f"head.{end}"][8 * at : 8 * at + 8]
+        kept[f"head.{end}"] = head
 
 
 def predict(
@@ -176,7 +289,7 @@ def measure(
         probability = predict(network, volume.raw, bf16=recipe.optimisation.precision == "bf16")
         for k, name in enumerate(recipe.structures):
             limit = (thresholds or {}).get(name, recipe.validation.threshold)
-            where = volume.mask if counted is None else counted[name]
+            where = (counted or {}).get(name, volume.mask)
             total[name] += score(probability[k] >= limit, (volume.bits >> k) & 1 > 0, where)
     return total
 
@@ -184,6 +297,8 @@ def measure(
 def thresholds_of(network: OrganelleNet, volumes: Sequence[Annotated], recipe: OrganelleRecipe) -> dict[str, float]:
     """For each structure the threshold of the highest F1 on held-out volumes."""
     found: dict[str, float] = {}
+    if not volumes:
+        return found
     answers = [(v, predict(network, v.raw, bf16=recipe.optimisation.precision == "bf16")) for v in volumes]
     for k, name in enumerate(recipe.structures):
         truth = np.concatenate([((v.bits >> k) & 1 > 0).ravel()[::5] for v, _ in answers])
@@ -212,6 +327,8 @@ def export(
         When torch and ONNX Runtime differ.
     """
     network = network.cpu().eval()
+    if isinstance(network, FastNet):
+        network = network.folded()
     least = STEP + 2 * network.context
     shapes = [[2, 1, least, least + STEP, least], [1, 1, least, least, least + 2 * STEP]]
     examples = [(torch.from_numpy(runtime.question(1, {"volume": shape})["volume"]),) for shape in shapes]
@@ -254,7 +371,199 @@ def export(
     return manifest
 
 
-def device_name() -> str:
-    """What a training would run on."""
+Counted = Mapping[str, Mapping[str, NDArray[np.bool_]]]
+
+
+def trained(
+    recipe: OrganelleRecipe,
+    data: Data,
+    out: Path,
+    *,
+    start: Path | None = None,
+    seed: int = 0,
+    iterations: int | None = None,
+    command: str = "",
+    counted: Counted | None = None,
+    say: Say = print,
+) -> Path:
+    """Learn, measure on what was held out, and write weights, manifest and card to ``out``; the weights' file."""
+    network, run = learn(recipe, data, out / "run", seed=seed, iterations=iterations, start=start, say=say)
+    thresholds = thresholds_of(network, data.held_out, recipe)
+    rows = {"as published, 0.5": measured(network, data, recipe, counted)}
+    if thresholds:
+        rows["at the thresholds of the manifest"] = measured(network, data, recipe, counted, thresholds)
+    for line in table(rows, recipe):
+        say(line)
+    return _written(network, recipe, data, out, rows, run, command=command, seed=seed, thresholds=thresholds)
+
+
+def fine_tuned(
+    recipe: OrganelleRecipe,
+    data: Data,
+    out: Path,
+    start: Path,
+    *,
+    baseline: bool = True,
+    seed: int = 0,
+    iterations: int | None = None,
+    command: str = "",
+    counted: Counted | None = None,
+    say: Say = print,
+) -> Path:
+    """Go on with a block of a new cell; say how well before, after, and from scratch; the weights' file.
+
+    Raises
+    ------
+    TrainingError
+        When something does not fit; see `fine_tune`.
+    """
+    rows: dict[str, dict[str, Scores]] = {}
+    before = build(recipe.arch, len(recipe.structures), recipe.width, norm=False)
+    load_weights(before, first_of_regime(start, recipe) if start.is_dir() else start, recipe.structures)
+    if data.held_out:
+        rows["before"] = measured(before, data, recipe, counted)
+    if baseline:
+        say("-- from scratch, to compare")
+        scratch, _ = fine_tune(recipe, data, out / "scratch", None, seed=seed, iterations=iterations, say=say)
+        if data.held_out:
+            rows["from scratch"] = measured(scratch, data, recipe, counted)
+    say("-- going on")
+    network, run = fine_tune(recipe, data, out / "run", start, seed=seed, iterations=iterations, say=say)
+    thresholds: dict[str, float] = {}
+    if data.held_out:
+        rows["fine-tuned"] = measured(network, data, recipe, counted)
+        thresholds = thresholds_of(network, data.held_out, recipe)
+    else:
+        say("no held_out volume in --data: nothing is measured, and the last checkpoint's loss chose")
+    for line in table(rows, recipe):
+        say(line)
+    return _written(network, recipe, data, out, rows, run, command=command, seed=seed, thresholds=thresholds)
+
+
+def measured(
+    network: OrganelleNet,
+    data: Data,
+    recipe: OrganelleRecipe,
+    counted: Counted | None = None,
+    thresholds: Mapping[str, float] | None = None,
+) -> dict[str, Scores]:
+    """Scores of each structure over the held-out volumes, where they count."""
+    total = {name: Scores() for name in recipe.structures}
+    for volume in data.held_out:
+        where = (counted or {}).get(volume.name)
+        for name, one in measure(network, [volume], recipe, thresholds=thresholds, counted=where).items():
+            total[name] += one
+    return total
+
+
+def table(rows: Mapping[str, Mapping[str, Scores]], recipe: OrganelleRecipe) -> list[str]:
+    """Lines with F1, precision and recall of each structure."""
+    if not rows:
+        return []
+    lines = [f"{'held out: F1 (precision, recall)':36}" + "".join(f"{name:>22}" for name in recipe.structures)]
+    for what, scores in rows.items():
+        parts = [f"{s.f1:.3f} ({s.precision:.2f}, {s.recall:.2f})" for s in scores.values()]
+        lines.append(f"{what:36}" + "".join(f"{part:>22}" for part in parts))
+    return lines
+
+
+def _written(
+    network: OrganelleNet,
+    recipe: OrganelleRecipe,
+    data: Data,
+    out: Path,
+    rows: Mapping[str, Mapping[str, Scores]],
+    run: Run,
+    *,
+    command: str,
+    seed: int,
+    thresholds: Mapping[str, float],
+) -> Path:
+    file = out / f"{WEIGHTS if recipe.arch == 'fast' else f'organelles-{recipe.structures[0]}'}.onnx"
+    figures = [
+        Figure(
+            f"{name}, {what}, held out", f"F1 {s.f1:.3f}, precision {s.precision:.3f}, recall {s.recall:.3f}", command
+        )
+        for what, scores in rows.items()
+        for name, s in scores.items()
+    ]
+    limits = [] if run.regime.found else ["Validation loss was not stable yet: train longer"]
+    export(
+        network, recipe, file, trained_on=data.what, command=command, seed=seed, thresholds=thresholds,
+        figures=figures, limits=limits,
+    )  # fmt: skip
+    return file
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a training would take, from iterations that were run.
+
+    Attributes
+    ----------
+    device
+        What it would run on.
+    parameters
+        Numbers that are learned.
+    seen, answered
+        Edges of the blocks in voxels.
+    iteration_s, validation_s
+        Of one iteration, its block included, and of one validation block.
+    memory_gb
+        Most that the process (on a GPU: the GPU) held.
+    checkpoint_mb
+        Of one checkpoint.
+    """
+
+    device: str
+    parameters: int
+    seen: int
+    answered: int
+    iteration_s: float
+    validation_s: float
+    memory_gb: float
+    checkpoint_mb: float
+
+    def lines(self, recipe: OrganelleRecipe, iterations: int, held_out: int) -> list[str]:
+        """What a person wants to know before it begins."""
+        checks = -(-iterations // recipe.validation.every)
+        seconds = iterations * self.iteration_s + checks * held_out * recipe.validation.blocks * self.validation_s
+        return [
+            f"device       {self.device}",
+            f"network      {recipe.arch}, {self.parameters:,} parameters, {self.seen} voxels in, {self.answered} out",
+            f"marks        {', '.join(recipe.structures)}",
+            f"iterations   {iterations} of {self.iteration_s:.2f} s (measured now), {checks} checkpoints",
+            f"time         {seconds / 3600:.1f} h" if seconds > 5400 else f"time         {seconds / 60:.0f} min",
+            f"memory       {self.memory_gb:.1f} GB and the volumes",
+            f"disk         {checks * self.checkpoint_mb:.0f} MB of checkpoints",
+        ]
+
+
+def cost(recipe: OrganelleRecipe, seed: int = 0) -> Cost:
+    """Measure two iterations on noise, of which the second counts."""
     device = best_device()
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    network = build(recipe.arch, len(recipe.structures), recipe.width)
+    edge = recipe.sampling.block + 2 * network.context
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (edge, edge, edge), np.uint8)
+    volume = Annotated("noise", noise, (noise > 200).astype(np.uint8))
+    with tempfile.TemporaryDirectory() as folder:
+        blocks = Blocks([volume], recipe, network.context, seed)
+        checked = {"noise": fixed_blocks(volume, recipe, network.context, 1)}
+        quiet = msgspec.structs.replace(
+            recipe, validation=msgspec.structs.replace(recipe.validation, every=10**9, window=10**9)
+        )
+        train(network, blocks, {}, quiet, Path(folder) / "first", iterations=1, device=device, say=lambda _: None)
+        begun = time.perf_counter()
+        train(network, blocks, {}, quiet, Path(folder) / "second", iterations=1, device=device, say=lambda _: None)
+        each = time.perf_counter() - begun
+        begun = time.perf_counter()
+        validate(network, checked["noise"], recipe, device)
+        check = time.perf_counter() - begun
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device) / 2**30
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    count = parameters(network)
+    return Cost(name, count, edge, recipe.sampling.block, each, check, memory, count * 4 / 1e6)

@@ -6,6 +6,7 @@ the blocks it would have seen.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -197,18 +198,25 @@ def signed_permutation(how: Augmentation, rng: np.random.Generator) -> NDArray[n
     return matrix
 
 
+@cache
+def _spread(edge: int, spacing: int, subsample: int) -> NDArray[np.float32]:
+    """Matrix from control points to voxels of one axis: cubic to the coarser grid, linear from there."""
+    points, coarse = max(2, round(edge / spacing) + 1), -(-edge // subsample) + 1
+    cubic = ndimage.zoom(np.eye(points), (coarse / points, 1), order=3, mode="nearest", grid_mode=False)
+    place = np.linspace(0, coarse - 1, edge)
+    linear = np.stack([np.interp(place, np.arange(coarse), column) for column in cubic.T], axis=1)
+    return linear.astype(np.float32)
+
+
 def displacements(edge: int, how: Augmentation, rng: np.random.Generator) -> NDArray[np.float32]:
     """Elastic displacement of each voxel of a cube, shape (3, edge, edge, edge), and of its sections."""
     out = np.zeros((3, edge, edge, edge), np.float32)
     if how.jitter > 0:
-        coarse = -(-edge // how.subsample) + 1
-        points = max(2, round(edge / how.spacing) + 1)
-        control = rng.normal(0.0, how.jitter, (3, points, points, points))
-        smooth = ndimage.zoom(control, (1, *[coarse / points] * 3), order=3, mode="nearest", grid_mode=False)
-        fine = functional.interpolate(
-            torch.from_numpy(smooth[None].astype(np.float32)), size=[edge] * 3, mode="trilinear", align_corners=True
-        )
-        out += fine[0].numpy()
+        spread = _spread(edge, how.spacing, how.subsample)
+        moved = rng.normal(0.0, how.jitter, (3, *[spread.shape[1]] * 3)).astype(np.float32)
+        for axis in (1, 2, 3):
+            moved = np.moveaxis(np.tensordot(spread, moved, axes=(1, axis)), 0, axis)
+        out += moved
     if (how.shift > 0 or how.slip > 0) and how.misalign > 0:
         moves = rng.uniform(-how.misalign, how.misalign, (2, edge, 2))
         lasting = np.cumsum(moves[0] * (rng.random((edge, 1)) < how.shift), axis=0)
@@ -240,8 +248,8 @@ def cut(
     inner = slice(context, context + block)
     if not varied:
         box = [(c - context, c + block + context) for c in corner]
-        raw, bits, mask = _padded(volume, box, recipe.sampling.padding)
-        return _target(torch.from_numpy(raw), bits[inner, inner, inner], mask[inner, inner, inner], recipe)
+        bits, mask = _marks(volume, [(c, c + block) for c in corner])
+        return _target(torch.from_numpy(_grey(volume, box, recipe.sampling.padding)), bits, mask, recipe)
     turn = float(rng.uniform(0, how.rotation_rad)) if how.rotation_rad else 0.0
     c, s = np.cos(turn), np.sin(turn)
     rotation = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
@@ -258,26 +266,35 @@ def cut(
         ]
         parts.append(terms[0] + terms[1] + terms[2] + moved[axis])
     source = [sum(np.float32(before[axis, k]) * parts[k] for k in range(3) if before[axis, k]) for axis in range(3)]
+    box, grid = _sampled(source, middle)
+    seen = functional.grid_sample(
+        torch.from_numpy(_grey(volume, box, recipe.sampling.padding))[None, None],
+        grid,
+        mode="bilinear",
+        align_corners=True,
+        padding_mode="border",
+    )[0, 0]
+    box, grid = _sampled([part[inner, inner, inner] for part in source], middle)
+    both = torch.from_numpy(np.stack(_marks(volume, box)).astype(np.float32))[None]
+    marks = functional.grid_sample(both, grid, mode="nearest", align_corners=True, padding_mode="border")[0]
+    bits, mask = marks.numpy().astype(np.uint8)
+    return _target(recoloured(seen, how, rng), bits, mask, recipe)
+
+
+def _sampled(source: Sequence[NDArray[np.float32]], middle: Point) -> tuple[list[tuple[int, int]], Tensor]:
+    """Box of a volume that holds places given from ``middle``, and these places in the box as torch counts them."""
     low = [int(np.floor(part.min() + m)) - 1 for part, m in zip(source, middle, strict=True)]
     high = [int(np.ceil(part.max() + m)) + 2 for part, m in zip(source, middle, strict=True)]
-    raw, bits, mask = _padded(volume, list(zip(low, high, strict=True)), recipe.sampling.padding)
-    sizes = [b - a for a, b in zip(low, high, strict=True)]
-    grid = torch.from_numpy(
-        np.stack([(source[k] + np.float32(middle[k] - low[k])) * 2 / (sizes[k] - 1) - 1 for k in (2, 1, 0)], -1)
-    )[None]
-    seen = functional.grid_sample(
-        torch.from_numpy(raw)[None, None], grid, mode="bilinear", align_corners=True, padding_mode="border"
-    )[0, 0]
-    both = torch.from_numpy(np.stack([bits, mask]).astype(np.float32))[None]
-    marks = functional.grid_sample(
-        both, grid[:, inner, inner, inner], mode="nearest", align_corners=True, padding_mode="border"
-    )[0]
-    grey = recoloured(seen, how, rng)
-    return _target(grey, marks[0].numpy().astype(np.uint8), marks[1].numpy() > 0.5, recipe)
+    scale = [2 / (b - a - 1) for a, b in zip(low, high, strict=True)]
+    grid = np.empty((1, *source[0].shape, 3), np.float32)
+    for place, axis in enumerate((2, 1, 0)):
+        first = (middle[axis] - low[axis]) * scale[axis] - 1
+        grid[0, ..., place] = source[axis] * np.float32(scale[axis]) + np.float32(first)
+    return list(zip(low, high, strict=True)), torch.from_numpy(grid)
 
 
 def _target(
-    grey: Tensor, bits: NDArray[np.uint8], mask: NDArray[np.bool_], recipe: OrganelleRecipe
+    grey: Tensor, bits: NDArray[np.uint8], mask: NDArray[np.uint8], recipe: OrganelleRecipe
 ) -> tuple[Tensor, Tensor, Tensor]:
     truth = np.stack([(bits >> k) & 1 for k in range(len(recipe.structures))]).astype(np.float32)
     weight = np.broadcast_to(mask, truth.shape).astype(np.float32)
@@ -300,20 +317,27 @@ def recoloured(grey: Tensor, how: Augmentation, rng: np.random.Generator) -> Ten
     return grey.clamp(0, 1)
 
 
-def _padded(
-    volume: Annotated, box: Sequence[tuple[int, int]], padding: float | None
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
-    """Grey values, bits and mask of a box that may reach beyond the volume; the mask is False there."""
-    shape = volume.raw.shape
+def _inside(shape: Sequence[int], box: Sequence[tuple[int, int]]) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:
+    """The part of a box that is in the volume, and how many voxels are missing at both ends of each axis."""
     inside = tuple(slice(min(max(a, 0), n), min(max(b, 0), n)) for (a, b), n in zip(box, shape, strict=True))
-    ends = [(s.start - a, b - s.stop) for (a, b), s in zip(box, inside, strict=True)]
-    grey, bits = volume.grey(inside), volume.bits[inside]
-    mask = np.ones(bits.shape, bool) if volume.mask is None else volume.mask[inside]
+    return inside, [(s.start - a, b - s.stop) for (a, b), s in zip(box, inside, strict=True)]
+
+
+def _grey(volume: Annotated, box: Sequence[tuple[int, int]], padding: float | None) -> NDArray[np.float32]:
+    """Grey values of a box that may reach beyond the volume."""
+    inside, ends = _inside(volume.raw.shape, box)
+    grey = volume.grey(inside)
     if padding is None:
-        grey = np.pad(grey, ends, mode="reflect" if min(grey.shape) > 1 else "edge")
-    else:
-        grey = np.pad(grey, ends, constant_values=np.float32(padding))
-    return np.ascontiguousarray(grey), np.pad(bits, ends), np.pad(mask, ends)
+        return np.ascontiguousarray(np.pad(grey, ends, mode="symmetric"))
+    return np.ascontiguousarray(np.pad(grey, ends, constant_values=np.float32(padding)))
+
+
+def _marks(volume: Annotated, box: Sequence[tuple[int, int]]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Bits and mask of a box that may reach beyond the volume, where both are 0."""
+    inside, ends = _inside(volume.raw.shape, box)
+    bits = volume.bits[inside]
+    mask = np.ones(bits.shape, np.uint8) if volume.mask is None else volume.mask[inside].astype(np.uint8)
+    return np.pad(bits, ends), np.pad(mask, ends)
 
 
 def fixed_blocks(volume: Annotated, recipe: OrganelleRecipe, context: int, count: int) -> list[Block]:

@@ -102,6 +102,21 @@ def rate(iteration: int, recipe: OrganelleRecipe, iterations: int) -> float:
     return how.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def history(folder: Path) -> list[Checkpoint]:
+    """Checkpoints of a training, in order.
+
+    Raises
+    ------
+    TrainingError
+        When the folder holds none.
+    """
+    kept = folder / "state.pt"
+    if not kept.exists():
+        raise TrainingError(f"{folder}: holds no training (no state.pt)")
+    text = torch.load(kept, weights_only=True, map_location="cpu")["checkpoints"]
+    return msgspec.json.decode(text, type=list[Checkpoint])
+
+
 class _State:
     """What changes while a network learns."""
 
@@ -196,7 +211,6 @@ def train(
         say(f"going on from iteration {state.iteration} of {total} ({kept})")
     begun, first = time.monotonic(), state.iteration
     used = time.process_time()
-    network.train()
     try:
         while state.iteration < total:
             _step(state, blocks.batch(state.iteration).to(device), recipe, total, device)
@@ -228,6 +242,9 @@ def train(
 
 def _step(state: _State, block: Block, recipe: OrganelleRecipe, total: int, device: torch.device) -> None:
     how = recipe.optimisation
+    state.network.train()
+    if state.iteration >= how.statistics * total:
+        state.network.settle()
     for group in state.optimiser.param_groups:
         group["lr"] = rate(state.iteration, recipe, total)
     with torch.autocast(device.type, DTYPES.get(how.precision, torch.bfloat16), enabled=how.precision != "fp32"):
@@ -262,7 +279,6 @@ def validate(network: OrganelleNet, some: Sequence[Block], recipe: OrganelleReci
             ):
                 logits = network.logits(block.volume)
             losses.append(float(balanced_loss(logits.float(), block.truth, block.mask, how.clip)))
-    network.train()
     return float(np.mean(losses))
 
 

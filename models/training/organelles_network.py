@@ -50,6 +50,12 @@ class OrganelleNet(nn.Module):
         """Probabilities."""
         return torch.sigmoid(self.logits(volume))
 
+    def settle(self) -> None:
+        """Answer with what was learned of grey values so far, and no longer with a block's own statistics."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.eval()
+
 
 def _valid_pair(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(
@@ -124,19 +130,29 @@ class PublishedNet(OrganelleNet):
         return (classes[:, 1:] - classes[:, :1])[:, :, t:-t, t:-t, t:-t]
 
 
-class _Residual(nn.Module):
-    """Two valid 3 x 3 x 3 convolutions beside a shortcut; 2 voxels a side are used up. It begins as the shortcut."""
+class _Conv(nn.Module):
+    """A valid convolution, and where ``norm`` is true batch normalisation, which `folded` turns into weights."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, norm: bool) -> None:
         super().__init__()
-        self.first = nn.Conv3d(width, width, 3)
-        self.second = nn.Conv3d(width, width, 3)
-        self.gain = nn.Parameter(torch.full((1,), 0.2))
+        self.conv = nn.Conv3d(cin, cout, size, stride=stride)
+        self.norm = nn.BatchNorm3d(cout) if norm else nn.Identity()
 
     def forward(self, volume: Tensor) -> Tensor:
-        inner = functional.relu(self.second(functional.relu(self.first(volume))))
-        shortcut: Tensor = volume[:, :, 2:-2, 2:-2, 2:-2]
-        return shortcut + self.gain * inner
+        answer: Tensor = self.norm(self.conv(volume))
+        return answer
+
+
+class _Residual(nn.Module):
+    """Two valid 3 x 3 x 3 convolutions beside a shortcut; 2 voxels a side are used up."""
+
+    def __init__(self, width: int, *, norm: bool) -> None:
+        super().__init__()
+        self.first, self.second = _Conv(width, width, 3, norm=norm), _Conv(width, width, 3, norm=norm)
+
+    def forward(self, volume: Tensor) -> Tensor:
+        inner = self.second(functional.relu(self.first(volume)))
+        return functional.relu(volume[:, :, 2:-2, 2:-2, 2:-2] + inner)
 
 
 class FastNet(OrganelleNet):
@@ -152,21 +168,24 @@ class FastNet(OrganelleNet):
         Answers for each voxel, independent of each other.
     width
         Channels at half the sampling; twice as many at each level below.
+    norm
+        Whether it learns with batch normalisation. Statistics of blocks are used in the first part of a training
+        only (see `OrganelleNet.settle`), so that no answer depends on more than a voxel's surroundings.
     """
 
-    def __init__(self, structures: int = 1, width: int = 24) -> None:
+    def __init__(self, structures: int = 1, width: int = 24, *, norm: bool = True) -> None:
         super().__init__()
-        self.context, self.structures = 36, structures
+        self.context, self.structures, self.width = 36, structures, width
         w1, w2, w3 = width, 2 * width, 4 * width
-        self.stem = nn.Conv3d(1, w1, 2, stride=2)
-        self.down1 = nn.Conv3d(w1, w2, 2, stride=2)
-        self.at1 = _Residual(w2)
-        self.down2 = nn.Conv3d(w2, w3, 2, stride=2)
-        self.at2 = _Residual(w3)
+        self.stem = _Conv(1, w1, 2, stride=2, norm=norm)
+        self.down1 = _Conv(w1, w2, 2, stride=2, norm=norm)
+        self.at1 = _Residual(w2, norm=norm)
+        self.down2 = _Conv(w2, w3, 2, stride=2, norm=norm)
+        self.at2 = _Residual(w3, norm=norm)
         self.join1 = nn.Conv3d(w3, w2, 1)
-        self.back1 = _Residual(w2)
+        self.back1 = _Residual(w2, norm=norm)
         self.join0 = nn.Conv3d(w2, w1, 1)
-        self.back0 = _Residual(w1)
+        self.back0 = _Residual(w1, norm=norm)
         self.head = nn.Conv3d(w1, 8 * structures, 1)
 
     def logits(self, volume: Tensor) -> Tensor:
@@ -178,35 +197,28 @@ class FastNet(OrganelleNet):
         middle = self.back1(coarse + _crop(middle, coarse.shape[2:]))
         middle = _twice(self.join0(middle))
         fine = self.back0(middle + _crop(fine, middle.shape[2:]))
-        parts = self.head(functional.relu(fine))
+        parts = self.head(fine)
         n, _, z, y, x = parts.shape
         parts = parts.reshape(n, self.structures, 2, 2, 2, z, y, x).permute(0, 1, 5, 2, 6, 3, 7, 4)
         return parts.reshape(n, self.structures, 2 * z, 2 * y, 2 * x)
 
-
-def condition(network: OrganelleNet, volume: Tensor) -> None:
-    """Scale each convolution in turn so that its answers to ``volume`` have mean 0 and deviation 1 in every channel.
-
-    Networks without normalisation learn slowly from grey values of low contrast; layers that begin on one scale learn
-    at once (Mishkin and Matas, All you need is a good init, 2016), and nothing is left in the network that looks at
-    more than a voxel's surroundings. The head is left as it is.
-    """
-    layers = [m for m in network.modules() if isinstance(m, nn.Conv3d)][:-1]
-    for layer in layers:
-        seen: list[Tensor] = []
-        hook = layer.register_forward_hook(lambda _module, _inputs, answer, seen=seen: seen.append(answer))
-        with torch.no_grad():
-            network.logits(volume)
-            hook.remove()
-            spread, mean = torch.std_mean(seen[0].float(), dim=(0, 2, 3, 4))
-            spread = spread.clamp(min=1e-4)
-            layer.weight /= spread[:, None, None, None, None]
-            if layer.bias is not None:
-                layer.bias.copy_((layer.bias - mean) / spread)
+    def folded(self) -> "FastNet":
+        """The same network with its normalisation, as it answers with, folded into its convolutions."""
+        plain = FastNet(self.structures, self.width, norm=False)
+        state = {k: v for k, v in self.state_dict().items() if ".norm." not in k}
+        for name, layer in self.named_modules():
+            if isinstance(layer, _Conv) and isinstance(layer.norm, nn.BatchNorm3d):
+                norm = layer.norm
+                gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+                state[f"{name}.conv.weight"] = layer.conv.weight * gain[:, None, None, None, None]
+                state[f"{name}.conv.bias"] = (layer.conv.bias - norm.running_mean) * gain + norm.bias
+        plain.load_state_dict({k: v.detach() for k, v in state.items()})
+        plain.eval()
+        return plain
 
 
-def build(arch: Arch, structures: int, width: int) -> OrganelleNet:
-    """A network by name.
+def build(arch: Arch, structures: int, width: int, *, norm: bool = True) -> OrganelleNet:
+    """A network by name; ``norm`` as in `FastNet`.
 
     Raises
     ------
@@ -214,7 +226,7 @@ def build(arch: Arch, structures: int, width: int) -> OrganelleNet:
         When the published one is asked for more than one structure.
     """
     if arch == "fast":
-        return FastNet(structures, width)
+        return FastNet(structures, width, norm=norm)
     if structures != 1:
         raise ValueError("the published network marks one structure; train one for each, or use the fast one")
     return PublishedNet(width)

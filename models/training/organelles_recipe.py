@@ -27,7 +27,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Blocks with more than this share outside the annotated sample are refused with this probability (the article
         refuses all, the code 95 %).
     centred
-        Share of blocks whose middle is put on a voxel of the structure; ours, for rare structures; published: none.
+        Share of blocks whose middle is put on a voxel of a structure drawn at random; ``few`` does not apply then.
+        Ours, for rare structures; published: none.
     tries
         Refusals before a block is taken as it is.
     padding
@@ -97,6 +98,9 @@ class Optimisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         than 1 : 100 against the other.
     norm
         Largest norm of the gradient; 0: any, as published.
+    statistics
+        Share of the iterations in which the fast network normalises by the block at hand; after that it learns with
+        what it answers with. The published network has no normalisation.
     precision
         Of forward and backward passes; weights stay fp32.
     """
@@ -108,6 +112,7 @@ class Optimisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 0.01
     norm: float = 0.0
+    statistics: float = 0.6
     precision: Precision = "fp32"
 
 

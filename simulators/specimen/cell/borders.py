@@ -9,6 +9,7 @@ CLEFT_NM = 20.0
 COAT_NM = 16.0
 PERINUCLEAR_NM = 15.0  # half the distance between the membranes of the envelope
 PORE_SPACING_NM = 200.0
+NUCLEUS_APART_NM = 60.0  # from the plasma membrane, and from what hangs on it
 PORE_RIM_NM = 25.0  # envelope that belongs to a pore's mark (five pixels of 5 nm in the seeds)
 
 
@@ -76,6 +77,7 @@ def nucleus(scene: Scene) -> None:
     centre = size * (0.5, 0.5, 1.0) + way * (radius - depth_nm)
     distance = sphere(tuple(slice(0, n) for n in settings.shape), centre, radius, voxel)  # type: ignore[arg-type]
     distance += 26 * field(settings.shape, 170 / voxel, rng)
+    distance = np.maximum(distance, np.float32(NUCLEUS_APART_NM) - scene.room_nm)
     lateral, hole = _pores(scene, distance, centre)
     # the space between the membranes ends at each pore in a round rim
     h = np.float32(PERINUCLEAR_NM)

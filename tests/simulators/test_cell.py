@@ -31,7 +31,8 @@ def test_what_a_voxel_belongs_to_is_one_thing(name: CellName) -> None:
     assert int(np.sum(apart, axis=0).max()) == 1
     pore, nucleus = (cell(name).labels[s] > 0 for s in ("nuclear_pore", "nucleus"))
     near = ndimage.distance_transform_edt(~nucleus)
-    assert pore.any() and near[pore].max() * 8 < 60
+    assert pore.any()
+    assert near[pore].max() * 8 < 60
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,7 +80,8 @@ def test_a_pore_is_marked_at_its_place_and_as_wide_as_it_says() -> None:
 
 def test_pits_lie_at_the_plasma_membrane_and_vesicles_below_it() -> None:
     one = cell("train-1")
-    assert any(pit.open for pit in one.pits) and any(not pit.open for pit in one.pits)
+    assert any(pit.open for pit in one.pits)
+    assert any(not pit.open for pit in one.pits)
     for pit in one.pits:
         assert pit.depth_nm < 1.3 * pit.radius_nm if pit.open else pit.depth_nm > pit.radius_nm + 40
 
@@ -96,7 +98,8 @@ def test_a_field_has_one_deviation_everywhere_and_the_smoothness_asked_for() -> 
 def test_distances_are_those_of_geometry() -> None:
     box = (slice(0, 20), slice(0, 20), slice(0, 20))
     ball = sphere(box, np.array([40.0, 40.0, 40.0]), 24.0, 4.0)
-    assert ball[10, 10, 10] == -24.0 and ball[10, 10, 16] == pytest.approx(0.0, abs=1e-5)
+    assert ball[10, 10, 10] == -24.0
+    assert ball[10, 10, 16] == pytest.approx(0.0, abs=1e-5)
     path = np.stack([np.full(21, 40.0), np.full(21, 40.0), np.linspace(0, 80, 21)], axis=1)
     course = along(path, 30.0, (20, 20, 20), 4.0)
     assert course is not None

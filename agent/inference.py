@@ -35,7 +35,7 @@ REGISTRY: dict[str, str] = {
 FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-template", "high": "quality-simple"}
 BEST: dict[Level, str] = {"low": "squares-net", "medium": "holes-net"}  # where nothing else is said
 # Detectors that a config may ask for beside the quality of each high-mag frame.
-DETECTORS: dict[str, str] = {"gold": "models.gold.live:LiveGold"}
+DETECTORS: dict[str, str] = {"gold": "models.gold.live:LiveGold", "vesicles": "models.vesicles.live:LiveVesicles"}
 DETECTOR_FALLBACK: dict[str, str] = {"gold": "models.gold.live:ClassicalGold"}  # needs no weights
 PROBE_AFTER = 20  # a model that failed is tried again after so many frames
 MOST_DETECTIONS = 20_000

@@ -257,7 +257,7 @@ class InferenceSettings(Section):
     squares: Name = "squares-mixture"
     holes: Name = "holes-net"
     quality: Name = "quality-ctf"
-    detectors: tuple[Literal["gold"], ...] = ()  # run on every high-mag frame beside the quality
+    detectors: tuple[Literal["gold", "vesicles"], ...] = ()  # run on every high-mag frame beside the quality
     gold_sizes_nm: tuple[Annotated[float, Field(ge=1, le=200)], ...] = ()  # empty: each frame says which sizes it holds
     weights: dict[Name, Path] = Field(default_factory=dict)  # a site's own, by model: path of the manifest
     threads: int = Field(default=1, ge=1, le=64)

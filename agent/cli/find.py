@@ -1,4 +1,4 @@
-"""``cryonaut find``: squares, holes and gold on image files, without a microscope."""
+"""``cryonaut find``: squares, holes, gold and vesicles on image files, without a microscope."""
 
 import sys
 from pathlib import Path
@@ -7,14 +7,17 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from agent.cli.find_gold import gold
+from agent.cli.find_vesicles import vesicles
 from agent.cli.found import formats_of, into, write
 from agent.cli.units import pixel_size_angstrom
 from agent.errors import BadFileError, ConfigError
 
 app = App(
-    name="find", help="Find squares, holes or immunogold on image files (MRC, TIFF, PNG, JPG) or folders of them."
+    name="find",
+    help="Find squares, holes, immunogold or vesicles on image files (MRC, TIFF, PNG, JPG) or folders of them.",
 )
 app.command(gold)
+app.command(vesicles)
 Formats = Annotated[tuple[str, ...], Parameter(name="--format", negative="", consume_multiple=False)]
 
 

@@ -160,8 +160,8 @@ def gold(
         print(f"weights: {file}")
 
 
-def _proofread(folder: Path) -> list[Any]:
-    """The images of a proofreading project with their marks."""
+def _proofread(folder: Path, structure: str = "gold") -> list[Any]:
+    """The images of a proofreading project with their marks of ``structure``."""
     import numpy as np
 
     from agent.web.proofread import read_project
@@ -170,8 +170,11 @@ def _proofread(folder: Path) -> list[Any]:
 
     read = []
     for sheet in read_project(folder):
-        if sheet.structure != "gold" or sheet.sections is not None:
-            raise ConfigError(f"{sheet.image}: its marks are {sheet.structure}, and not gold")
+        if sheet.structure != structure or sheet.sections is not None:
+            kind = "a volume" if sheet.sections is not None else "an image"
+            raise ConfigError(
+                f"{sheet.image}: its marks are {sheet.structure} in {kind}, and not {structure} in an image"
+            )
         image, _ = map_image(folder / sheet.image)
         if tuple(image.shape) != tuple(sheet.shape):
             raise ConfigError(f"{sheet.image}: {image.shape} pixels; it was proofread with {sheet.shape}")
@@ -282,43 +285,86 @@ def squares(
 def vesicles(
     *,
     out: Path = Path("trained"),
+    frames: Annotated[bool, Parameter(negative="")] = False,
     arch: Literal["fast", "published"] = "fast",
+    from_: Annotated[Path | None, Parameter(name="--from", negative="")] = None,
+    finetune: Annotated[bool, Parameter(negative="")] = False,
+    start: Path | None = None,
     config: Path | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     steps: int | None = None,
 ) -> None:
-    """Learn to find vesicles in cryo-tomograms from simulated ones.
+    """Learn to find vesicles in cryo-tomograms or, with --frames, in high-mag frames: from simulated ones.
 
     Such as:
 
-    - `cryonaut train vesicles --out trained --seed 0`
+    - `cryonaut train vesicles --out trained --seed 0` (tomograms)
+    - `cryonaut train vesicles --frames --out trained --seed 11`
+    - `cryonaut train vesicles --from corrected --finetune --out ours`, used by
+      `cryonaut find vesicles --weights ours/vesicles-frames.yaml`
 
     Parameters
     ----------
     out
         Folder for weights, manifest and card; an interrupted run goes on from its checkpoint there.
+    frames
+        The network for frames (projections, sections, slices) in the place of that for tomograms.
     arch
-        `fast`: the network in use. `published`: the 3-D U-Net of CryoVesNet, to compare.
+        Tomograms only. `fast`: the network in use. `published`: the 3-D U-Net of CryoVesNet, to compare.
+    from_
+        Project folder of corrected frames, with --finetune.
+    finetune
+        Go on from the frame weights in use with the corrections of --from; prints the figures on a held-out part of
+        them before and after.
+    start
+        Other frame weights (`.onnx`) to go on from.
     config
         YAML file with the recipe; its keys are those in the model card.
     seed
-        Everything random follows from it.
+        Everything random follows from it; by default the recipe's, for tomograms 0.
     steps
         In the place of the recipe's.
     """
+    if finetune != (from_ is not None):
+        raise ConfigError("--finetune goes with --from PROJECT, a folder of corrected frames")
     with training():
         import msgspec
 
         from models.training import vesicles as family
         from models.training.loop import load_recipe
 
+        if frames or finetune:
+            print(f"weights: {_vesicle_frames(out, from_, start, config, seed, steps)}")
+            return
         recipe = load_recipe(config, family.VesicleRecipe)
         if steps is not None:
             recipe = msgspec.structs.replace(recipe, loop=msgspec.structs.replace(recipe.loop, steps=steps))
         name = "vesicles-tomogram" if arch == "fast" else "vesicles-published"
         file = out / f"{name}.onnx"
-        family.learn(recipe, file, arch=arch, seed=seed, command=command_line())
+        family.learn(recipe, file, arch=arch, seed=seed or 0, command=command_line())
         print(f"weights: {file}")
+
+
+def _vesicle_frames(
+    out: Path, project: Path | None, start: Path | None, config: Path | None, seed: int | None, steps: int | None
+) -> Path:
+    """Weights for frames, from nothing or from corrections."""
+    import msgspec
+
+    from models.training import vesicle_corrections, vesicle_frames
+    from models.training.loop import load_recipe
+
+    def mine(recipe: Any) -> Any:
+        loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
+        return msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
+
+    if project is None:
+        recipe = mine(load_recipe(config, vesicle_frames.FrameRecipe))
+        return vesicle_frames.learn(recipe, out, command=command_line())
+    tuning = mine(load_recipe(config, vesicle_corrections.FrameFinetuneRecipe))
+    first: dict[str, Any] = {} if start is None else {"start": start}
+    images = _proofread(project, "vesicles")
+    return vesicle_corrections.learn(tuning, images, out, command=command_line(), **first)[0]
 
 
 @app.command

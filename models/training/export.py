@@ -8,16 +8,19 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from models.training.loop import TrainingError
 
 OPSET = 17
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +116,26 @@ def check_parity(
             for one, many in zip(single, got, strict=True):
                 alone = max(alone, float(np.abs(one[0] - many[item]).max()))
     return Parity(worst, alone)
+
+
+def filled(network: Network, file: Path) -> Network:
+    """The same network with the convolutions of exported weights, into which batch norm was folded; it has none.
+
+    Raises
+    ------
+    TrainingError
+        When the file holds another network.
+    """
+    graph = onnx.load(str(file)).graph
+    known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    exported = [[known[name] for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]
+    ours = [module for module in network.modules() if isinstance(module, nn.Conv2d)]  # in the order of the forward pass
+    shapes = [tuple(module.weight.shape) for module in ours]
+    if [tuple(weights[0].shape) for weights in exported] != shapes or any(len(weights) != 2 for weights in exported):
+        raise TrainingError(f"{file}: holds another network than this version's; train it anew")
+    with torch.no_grad():
+        for module, (weight, bias) in zip(ours, exported, strict=True):
+            module.weight.copy_(torch.from_numpy(weight.copy()))
+            if module.bias is not None:
+                module.bias.copy_(torch.from_numpy(bias.copy()))
+    return network

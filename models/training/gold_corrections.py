@@ -97,6 +97,7 @@ class Quality:
     hits: int
     missed: int
     false: int
+    what: str = "particles"
 
     @property
     def f1(self) -> float:
@@ -108,12 +109,14 @@ class Quality:
         """Figures in words."""
         recall = self.hits / max(1, self.hits + self.missed)
         precision = self.hits / max(1, self.hits + self.false)
-        return f"F1 {self.f1:.3f} (recall {recall:.3f}, precision {precision:.3f}, {self.hits + self.missed} particles)"
+        return (
+            f"F1 {self.f1:.3f} (recall {recall:.3f}, precision {precision:.3f}, {self.hits + self.missed} {self.what})"
+        )
 
 
-def windows(read: Proofread) -> list[Window]:
+def windows(read: Proofread, make_raster: Callable[[Pixels, float], Raster] = raster_of) -> list[Window]:
     """The checked parts of an image in windows; those of an odd shape at the ends are smaller."""
-    raster = raster_of(read.image, read.pixel_nm)
+    raster = make_raster(read.image, read.pixel_nm)
     rows, columns = raster.shape
     parts = read.checked or ((-0.5, -0.5, read.image.shape[1] - 0.5, read.image.shape[0] - 0.5),)
     marks = read.marks.reshape(-1, 3)

@@ -60,13 +60,14 @@ class Batch:
 def batch(samples: Sequence[Sample], seed: int, step: int, size: int, side: int) -> Batch:
     """The batch of one step: ``size`` crops of ``side`` pixels, turned, mirrored and with other contrast."""
     rng = np.random.default_rng([seed, 43, step])
-    crops = [_crop(rng, samples[int(rng.integers(len(samples)))], side) for _ in range(size)]
+    crops = [crop(rng, samples[int(rng.integers(len(samples)))], side) for _ in range(size)]
     maps = [targets(marks, side) for _, marks in crops]
     pictures = np.stack([picture for picture, _ in crops])[:, None]
     return Batch(pictures, np.stack([m[0] for m in maps]), np.stack([m[1] for m in maps]))
 
 
-def _crop(rng: np.random.Generator, sample: Sample, side: int) -> tuple[Field, Field]:
+def crop(rng: np.random.Generator, sample: Sample, side: int) -> tuple[Field, Field]:
+    """A square of a sample, turned, mirrored and with other contrast, and the marks in its pixels."""
     picture, marks = sample.picture, sample.marks
     rows, columns = picture.shape
     if len(marks) and rng.uniform() < 0.8:  # look at particles: most of a picture has none
@@ -93,18 +94,21 @@ def _crop(rng: np.random.Generator, sample: Sample, side: int) -> tuple[Field, F
     return np.ascontiguousarray(part, np.float32), inside
 
 
-def targets(marks: Field, side: int) -> tuple[Field, Field]:
-    """Maps of (5, cells, cells) and (cells, cells) for particles in pixels of a picture of ``side``; see `Batch`."""
-    cells = side // STRIDE
+def targets(marks: Field, side: int, stride: int = STRIDE, reference_px: float = REFERENCE_PX) -> tuple[Field, Field]:
+    """Maps of (5, cells, cells) and (cells, cells) for objects in pixels of a picture of ``side``; see `Batch`.
+
+    A cell is ``stride`` pixels wide; diameters are said against ``reference_px``.
+    """
+    cells = side // stride
     maps = np.zeros((5, cells, cells), np.float32)
     maps[1] = 1
     near = np.zeros((cells, cells), np.float32)
     closest = np.full((cells, cells), np.inf, np.float32)
-    axis = np.arange(cells, dtype=np.float32) * STRIDE + (STRIDE - 1) / 2
+    axis = np.arange(cells, dtype=np.float32) * stride + (stride - 1) / 2
     for x, y, diameter, weight in marks.tolist():
         reach = max(diameter / 2, 4.0) + 4
-        rows = slice(max(0, int((y - reach) // STRIDE)), max(0, int((y + reach) // STRIDE) + 2))
-        columns = slice(max(0, int((x - reach) // STRIDE)), max(0, int((x + reach) // STRIDE) + 2))
+        rows = slice(max(0, int((y - reach) // stride)), max(0, int((y + reach) // stride) + 2))
+        columns = slice(max(0, int((x - reach) // stride)), max(0, int((x + reach) // stride) + 2))
         dy, dx = y - axis[rows, None], x - axis[None, columns]
         r2 = dx * dx + dy * dy
         if r2.size == 0:
@@ -112,18 +116,18 @@ def targets(marks: Field, side: int) -> tuple[Field, Field]:
         if weight == 0:
             maps[1][rows, columns][r2 < (diameter / 2 + 2) ** 2] = 0
             continue
-        sigma = max(1.1, 0.13 * diameter)
+        sigma = max(0.55 * stride, 0.13 * diameter)
         heat = np.exp(-r2 / (2 * sigma**2))
-        j, i = round((y - axis[0]) / STRIDE), round((x - axis[0]) / STRIDE)
+        j, i = round((y - axis[0]) / stride), round((x - axis[0]) / stride)
         if 0 <= j < cells and 0 <= i < cells:
             heat[j - rows.start, i - columns.start] = 1.0
             maps[1][j, i] = 1
         window = (rows, columns)
         maps[0][window] = np.maximum(maps[0][window], heat)
-        mine = (r2 < closest[window]) & (r2 < (1.6 * STRIDE) ** 2)
+        mine = (r2 < closest[window]) & (r2 < (1.6 * stride) ** 2)
         closest[window][mine] = r2[mine]
-        maps[2][window][mine] = np.log(diameter / REFERENCE_PX)
-        maps[3][window][mine] = np.broadcast_to(dx / STRIDE, r2.shape)[mine]
-        maps[4][window][mine] = np.broadcast_to(dy / STRIDE, r2.shape)[mine]
+        maps[2][window][mine] = np.log(diameter / reference_px)
+        maps[3][window][mine] = np.broadcast_to(dx / stride, r2.shape)[mine]
+        maps[4][window][mine] = np.broadcast_to(dy / stride, r2.shape)[mine]
         near[window][mine] = heat[mine]
     return maps, near

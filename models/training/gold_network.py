@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
-from models.training.loop import TrainingError
+from models.training.export import filled
 
 
 class GoldNetwork(nn.Module):
@@ -63,20 +61,7 @@ def from_onnx(file: Path) -> GoldNetwork:
     TrainingError
         When the file holds another network.
     """
-    graph = onnx.load(str(file)).graph
-    known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    exported = [[known[name] for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]
-    network = GoldNetwork(normed=False)
-    ours = [module for module in network.modules() if isinstance(module, nn.Conv2d)]  # in the order of the forward pass
-    shapes = [tuple(module.weight.shape) for module in ours]
-    if [tuple(weights[0].shape) for weights in exported] != shapes or any(len(weights) != 2 for weights in exported):
-        raise TrainingError(f"{file}: holds another network than this version's; train it anew")
-    with torch.no_grad():
-        for module, (weight, bias) in zip(ours, exported, strict=True):
-            module.weight.copy_(torch.from_numpy(weight.copy()))
-            if module.bias is not None:
-                module.bias.copy_(torch.from_numpy(bias.copy()))
-    return network
+    return filled(GoldNetwork(normed=False), file)
 
 
 def loss(heat: Tensor, shape: Tensor, targets: Tensor, near: Tensor) -> Tensor:

@@ -37,11 +37,12 @@ def slice_picture(volume: Any, vesicles: Sequence[Vesicle], voxel_nm: float, z: 
         at = (round(((v.x + 0.5) * zoom - 0.5) * 16), round(((v.y + 0.5) * zoom - 0.5) * 16))
         colour = ODD if v.outlier else FINE
         cv2.circle(picture, at, round(math.sqrt(radius2) * zoom * 16), colour, 1, cv2.LINE_AA, 4)
-    _scale_bar(picture, voxel_nm / zoom)
+    scale_bar(picture, voxel_nm / zoom)
     return np.asarray(picture, np.uint8)
 
 
-def _scale_bar(picture: Any, nm_per_px: float) -> None:
+def scale_bar(picture: Any, nm_per_px: float) -> None:
+    """Draw a scale bar into the lower right corner."""
     length_nm = next(n for n in (1000, 500, 200, 100, 50, 20, 10) if n / nm_per_px < 0.35 * picture.shape[1] or n == 10)
     x1, y = picture.shape[1] - 12, picture.shape[0] - 12
     x0 = round(x1 - length_nm / nm_per_px)

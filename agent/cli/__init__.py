@@ -19,6 +19,7 @@ from agent.cli.evaluate import app as evaluate
 from agent.cli.find import app as find
 from agent.cli.judge import judge
 from agent.cli.keys import app as keys
+from agent.cli.measure import app as measure
 from agent.cli.notices import app as notices
 from agent.cli.proofread import proofread
 from agent.cli.replay import replay
@@ -42,7 +43,7 @@ app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown
 for command in (demo, run, judge, watch, report, doctor, proofread, annotate, replay):
     app.command(command)
 app.command(annotate_work, show=False)  # the work of the page of `annotate`, in a process of its own
-for group in (control, driver, evaluate, find, keys, notices, segment, session, simulate, train, volume):
+for group in (control, driver, evaluate, find, keys, measure, notices, segment, session, simulate, train, volume):
     app.command(group)
 
 

@@ -1,5 +1,6 @@
 """``cryonaut replay``: recorded sessions through the real sockets to a real daemon."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ def replay(
     from_: Annotated[str, Parameter(name="--from")] = "",
     attach: str = "before",
     fault: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    out: Path = Path("replays"),
+    out: Path | None = None,
 ) -> None:
     """Play recorded sessions to a daemon again: the same decisions, or a report of what is different and why.
 
@@ -63,7 +64,8 @@ def replay(
         `kind[:level][:number]`: lost, late, doubled, truncated, dark, wrong_magnification, killed_daemon or
         dropped_driver, at the n-th frame of that level (or of any); may be given again.
     out
-        Folder for the new sessions and reports; one folder per session, which must not exist yet.
+        Folder for the new sessions and reports; one folder per session, which must not exist yet. By default `replays`,
+        or `replays-2` and so on where one of the sessions was replayed before.
     """
     import asyncio
     import sys
@@ -85,7 +87,8 @@ def replay(
     records = [recording.read(session) for session in sessions]
     names = [record.folder.resolve().name for record in records]
     if len(set(names)) != len(names):
-        raise CryonautError(f"{', '.join(names)}: the names of the sessions must differ, each has its folder in {out}")
+        raise CryonautError(f"{', '.join(names)}: the names of the sessions must differ, each has a folder of its own")
+    out = out or free_folder(names)
     plain = not (changes or base or fault)
     made = asyncio.run(
         _replay_all(records, out, timing=timing, speed=speed, base=base, changes=changes, start=from_, attach=attach,
@@ -96,6 +99,12 @@ def replay(
         good &= _tell(record, outcome, out / record.folder.resolve().name)
     if plain and timing != "burst" and not good:
         sys.exit(1)
+
+
+def free_folder(names: list[str]) -> Path:
+    """The first of ``replays``, ``replays-2`` … that holds no replay of these sessions."""
+    numbered = (Path(f"replays-{number}" if number > 1 else "replays") for number in itertools.count(1))
+    return next(folder for folder in numbered if not any((folder / name).exists() for name in names))
 
 
 def _changes(

@@ -14,6 +14,7 @@ import pytest
 
 from agent import recording
 from agent.cli import app
+from agent.cli.replay import free_folder
 from agent.errors import ConfigError, CryonautError
 from agent.frames import FrameStore
 from agent.recording.cues import cues
@@ -295,3 +296,12 @@ def test_the_command_line_replays_and_writes_the_report(tmp_path: Path, capsys: 
     ):
         with pytest.raises(ConfigError):
             app([*arguments[:2], "--out", str(tmp_path / "x"), *bad], result_action="return_value")
+
+
+def test_a_second_replay_goes_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert free_folder(["tonight"]) == Path("replays")
+    (tmp_path / "replays" / "tonight").mkdir(parents=True)
+    (tmp_path / "replays-2" / "b").mkdir(parents=True)
+    assert free_folder(["tonight"]) == Path("replays-2")
+    assert free_folder(["b", "tonight"]) == Path("replays-3")

@@ -249,6 +249,7 @@ function showFrame(hole, found) {
   if (frame) by("proofread").href = `/proofread/${encodeURIComponent(frame.id)}`;
   const spectrum = by("spectrum");
   spectrum.hidden = !frame;
+  by("spectrum-words").textContent = frame && hole?.ctf != null ? "measured | CTF fit" : "power spectrum";
   const url = frame ? `/picture/${encodeURIComponent(frame.id)}/${frame.key}/spectrum.jpg?judged=${hole?.quality != null}` : "";
   if (frame && spectrum.getAttribute("src") !== url) spectrum.src = url;
   panels.showShot(hole, found, frame);

@@ -90,7 +90,7 @@ function figures(s) {
   const rows = [
     ["exposures", String(c.exposures), f.left ? `about ${f.left} to come` : ""],
     ["good", share, `${c.good} of ${c.judged} judged`],
-    ["pace", f.per_hour ? `${number(f.per_hour / s.speed)}/h` : "–", s.speed !== 1 ? `simulated clock, ${number(s.speed)} ×` : f.shot_s ? `${number(f.shot_s)} s a shot` : ""],
+    ["pace", f.per_hour ? `${number(f.per_hour / s.speed)}/h` : "–", s.speed !== 1 ? "simulated" : f.shot_s ? `${number(f.shot_s)} s a shot` : ""],
     ["squares", `${c.squares_mapped}/${c.squares}`, "visited"],
     ["ends about", f.ends_utc ? clock(f.ends_utc) : "–", f.ends_utc ? `in ${hours((f.ends_utc - s.utc) / 3600)}` : ""],
     ["time budget", hours(left), `of ${hours(f.budget_h)}`],

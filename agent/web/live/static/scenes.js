@@ -281,23 +281,56 @@ function strike(path, x, y, r, both) {
 
 // ------------------------------------------------------------------------------------------------ micrograph
 
+const GROUP_COLOURS = ["#56b4e9", "#e69f00", GOOD, "#f0e442", "#d55e00"]; // as on the proofreading page
+
+/** What detectors marked, by group: [{name, colour, marks}], 6 nm before 12 nm. */
+export function markGroups(marks) {
+  const groups = new Map();
+  for (const mark of marks || []) {
+    if (!groups.has(mark.group)) groups.set(mark.group, []);
+    groups.get(mark.group).push(mark);
+  }
+  const order = new Intl.Collator("en", { numeric: true });
+  const names = [...groups.keys()].sort(order.compare);
+  return names.map((name, i) => ({ name, colour: GROUP_COLOURS[i % GROUP_COLOURS.length], marks: groups.get(name) }));
+}
+
 export function shotScene(frame, marks) {
   if (!frame) return null;
   const place = new Place(frame);
-  const groups = [...new Set((marks || []).map((mark) => mark.group))].sort();
-  const colours = ["#ffd633", "#8db9f5", GOOD, BAD];
+  const groups = markGroups(marks);
   return {
     bounds: [0, 0, frame.w, frame.h],
     umPerUnit: frame.px_a * 1e-4,
     images: [frameImage(frame, [1, 0, 0, 1, 0, 0], 1024, true)],
     back: (u, v) => place.toStage(u, v),
     draw: (pen) => {
-      for (const mark of marks || []) {
-        const r = Math.max(((mark.diameter_nm || 10) / 2) * 10 / frame.px_a, 3);
-        ring(pen.ctx, ...pen.at(mark.x + 0.5, mark.y + 0.5), r * pen.scale, colours[groups.indexOf(mark.group) % colours.length], 1.5);
+      for (const group of groups) {
+        for (const mark of group.marks) {
+          const r = Math.max(((mark.diameter_nm || 10) / 2) * 10 / frame.px_a, 3);
+          ring(pen.ctx, ...pen.at(mark.x + 0.5, mark.y + 0.5), r * pen.scale, group.colour, 1.5);
+        }
       }
+      if (groups.length) legend(pen.ctx, groups);
     },
   };
+}
+
+/** Which colour is which group, and how many there are. */
+function legend(ctx, groups) {
+  ctx.font = "11px system-ui, sans-serif";
+  ctx.textAlign = "left";
+  ctx.textBaseline = "middle";
+  const words = groups.map((group) => `${group.marks.length} × ${group.name}`);
+  const width = Math.max(...words.map((text) => ctx.measureText(text).width)) + 30;
+  ctx.fillStyle = "rgb(12 14 16 / .7)";
+  ctx.fillRect(6, 6, width, 17 * groups.length + 5);
+  groups.forEach((group, i) => {
+    const y = 17 + 17 * i;
+    ring(ctx, 16, y, 4.5, group.colour, 1.8);
+    ctx.fillStyle = WHITE;
+    ctx.fillText(words[i], 27, y);
+  });
 }
 
 // ------------------------------------------------------------------------------------------------ strokes

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.cli.proofread_files import open_any, read_table
+from agent.errors import ConfigError
 from agent.web.proofread.project import (
     Change,
     Mark,
@@ -18,6 +20,8 @@ from agent.web.proofread.project import (
     read_project,
 )
 from agent.web.proofread.pyramid import SIDE, Pyramid
+from agent.web.proofread.sections import Sections
+from drivers.volumes import new_mrc
 
 
 def sheet(**changes):
@@ -128,3 +132,47 @@ def test_marks_of_a_volume_have_a_section_and_gold_sheets_stay_as_they_were(tmp_
             changed(volume, wrong)
     gold = Project(tmp_path / "gold").write(sheet()).read_text()
     assert not any(word in gold for word in ("structure", '"z"'))
+
+
+def test_sections_are_those_of_the_volume_and_thick_ones_their_mean():
+    volume = np.random.default_rng(0).normal(100, 20, (30, 40, 600)).astype(np.float32)
+    sections = Sections(volume, 2.0)
+    assert (sections.count, sections.thick, sections.levels) == (30, 5, 2)
+    black, white = sections.black, sections.white
+    shown = decoded(sections.section(7, 1).tile(0, 0, 1))
+    assert np.allclose(shown, np.clip((volume[7, :, 512:] - black) * 255 / (white - black), 0, 255), atol=1)
+    thick = sections.section(0, 5)
+    assert np.allclose(thick.image, volume[:3].mean(axis=0), atol=1e-3)
+    assert thick.white - thick.black < white - black  # less noise
+    for z, n in ((30, 1), (-1, 1), (3, 6), (3, 0)):
+        with pytest.raises(IndexError):
+            sections.section(z, n)
+
+
+def test_tables_say_what_their_marks_are(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("number,x,y,z,radius_nm,score,outlier\n1,3,4,5.5,20,0.9,\n2,6,7,8,25,0.8,radius large\n")
+    found = read_table(table)
+    assert (found.structure, found.volume) == ("vesicles", True)
+    assert [(m.x, m.y, m.z, m.diameter_nm, m.score) for m in found.marks] == [(3, 4, 5.5, 40, 0.9), (6, 7, 8, 50, 0.5)]
+    table.write_text("x_px,y_px,diameter_nm,gap_nm,group,score\n3,4,38,2.5,30-40 nm,0.7\n")
+    found = read_table(table)
+    assert (found.structure, found.volume, found.marks[0].diameter_nm) == ("vesicles", False, 38)
+    table.write_text("x_px,y_px,diameter_nm,group,score\n3,4,12,12 nm,0.7\n")
+    assert read_table(table).structure == "gold"
+    for text, says in (
+        ("x,y,z,radius_nm\n1,2,3,4\n1,2,b,4\n", "line 3"),
+        ("a,b\n1,2\n", "no column"),
+    ):
+        table.write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            read_table(table)
+
+
+def test_what_holds_several_sections_is_opened_as_a_volume(tmp_path):
+    for name, shape in (("volume.mrc", (4, 8, 9)), ("image.mrc", (1, 8, 9))):
+        with new_mrc(tmp_path / name, shape, 2.0, np.float32) as file:
+            file.data[...] = 1
+    assert open_any(tmp_path / "volume.mrc", volume=None).pixels.shape == (4, 8, 9)
+    assert open_any(tmp_path / "image.mrc", volume=None).pixels.shape == (8, 9)
+    assert open_any(tmp_path / "volume.mrc", volume=True).pixel_nm == pytest.approx(2.0)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from agent.web.proofread import read_project
+from drivers.volumes import new_mrc
 from models.gold.files import write_csv
 from models.gold.records import GoldParticle
 from tests.browser.browse import browser_page, command
 
 pytestmark = pytest.mark.timeout(400)  # real programs and networks, on any machine
+ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts"
 TRUTH = ((150.0, 120.0, 12.0), (320.0, 200.0, 6.0), (500.0, 330.0, 12.0))
 
 
@@ -155,3 +157,93 @@ def test_without_the_link_nobody_gets_in(replica: tuple[Path, Path], tmp_path: P
         # a page of another origin cannot save: it has no token against forgery
         refused = page.request.post(f"{root}/proofread/replica.png/save", data={"revision": 0})
         assert refused.status == 403
+
+
+SPHERES = ((30.0, 32.0, 20.0, 9.0), (66.0, 60.0, 22.0, 8.0), (34.0, 70.0, 12.0, 10.0))  # x, y, z, radius in voxels
+
+
+@pytest.fixture
+def synapse(tmp_path: Path) -> tuple[Path, Path]:
+    """A tomogram of 2 nm voxels with three vesicles, and a table with two of them and a wrong one."""
+    z, y, x = np.mgrid[:40, :96, :96]
+    volume = np.random.default_rng(3).normal(0, 0.25, (40, 96, 96))
+    for cx, cy, cz, r in SPHERES:
+        far = np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)
+        volume -= np.exp(-(((far - r + 1.5) / 1.2) ** 2))  # the membrane; r is its outside
+    with new_mrc(tmp_path / "synapse.mrc", volume.shape, 2.0, np.float32) as file:
+        file.data[...] = volume
+    rows = ["number,x,y,z,radius_nm,score,outlier"]
+    rows += [f"{n},{x},{y},{z},{2 * r},0.9," for n, (x, y, z, r) in enumerate(SPHERES[:2], start=1)]
+    rows.append("3,80,20,22,16,0.8,membrane hardly seen")
+    (tmp_path / "vesicles.csv").write_text("\n".join(rows))
+    return tmp_path / "synapse.mrc", tmp_path / "vesicles.csv"
+
+
+def test_vesicles_of_a_tomogram_are_corrected_section_by_section(synapse: tuple[Path, Path], tmp_path: Path) -> None:
+    volume, table = synapse
+    project = tmp_path / "project"
+    words = ("proofread", str(volume), "--detections", str(table), "--project", str(project), "--no-browser")
+    with command(*words, until="http://") as line, browser_page() as page:
+        opened(page, line.split()[-1])
+        drawn = "(z) => JSON.parse(document.getElementById('view').dataset.drawn ?? '{}').section === z"
+        page.wait_for_function(drawn, arg=20)
+        shows(page, 3)
+        # what the finder doubted most is nothing: shown in its section, and gone
+        page.keyboard.press("n")
+        shows(page, 3, "0.50")
+        page.wait_for_function(drawn, arg=22)
+        page.keyboard.press("Delete")
+        shows(page, 2)
+        # one that was missed: found by its section, clicked beside its centre, snapped to its membrane
+        page.keyboard.press("f")
+        page.locator("#section").fill("12")
+        page.wait_for_function(drawn, arg=12)
+        ARTEFACTS.mkdir(exist_ok=True)
+        page.mouse.click(*at(page, 37, 68))
+        shows(page, 3)
+        page.wait_for_function("() => document.body.dataset.snapping === undefined")
+        page.screenshot(path=str(ARTEFACTS / "proofread-tomogram.png"))
+        # the first one is larger than the finder said, and lies one section deeper
+        page.locator("#section").fill("20")
+        page.wait_for_function(drawn, arg=20)
+        page.mouse.click(*at(page, 30, 32))
+        shows(page, 3, "36.0 nm at (30.0, 32.0, 20.0)")
+        page.keyboard.press("]")
+        shows(page, 3, "37.8 nm")
+        page.keyboard.press(">")
+        shows(page, 3, "21.0)")
+        # in the section through its top it is a small circle; beyond it, there is nothing to select
+        page.keyboard.press("PageDown")
+        page.wait_for_function(drawn, arg=30)
+        page.keyboard.press("Escape")
+        page.mouse.click(*at(page, 30, 36), button="right")
+        shows(page, 3, "nothing selected")
+        page.keyboard.press("t")
+        page.wait_for_function("() => JSON.parse(document.getElementById('view').dataset.drawn).thick === 5")
+        # this part was gone through, in some sections
+        page.locator("#first").fill("5")
+        page.locator("#last").fill("30")
+        page.locator("#check").click()
+        page.mouse.move(*at(page, 5, 5))
+        page.mouse.down()
+        page.mouse.move(*at(page, 90, 88), steps=3)
+        page.mouse.up()
+        page.wait_for_selector("body[data-unsaved='4']")
+        page.keyboard.press("Control+s")
+        page.wait_for_selector("body[data-unsaved='0']")
+        page.reload()
+        page.wait_for_selector("body[data-ready='1']")
+        shows(page, 3)
+    (sheet,) = read_project(project)
+    assert (sheet.structure, sheet.sections, sheet.pixel_nm) == ("vesicles", 40, 2.0)
+    by_id = {mark.id: mark for mark in sheet.marks}
+    x, y, z, r = SPHERES[2]
+    new = by_id[max(by_id)]
+    assert np.hypot(new.x - x, new.y - y) < 0.5 * np.hypot(3, 2)  # nearer than half of where the click was
+    assert abs(new.z - z) < 1
+    assert abs(new.diameter_nm / 2 / 2 - r) < 1
+    assert (by_id[1].z, by_id[1].diameter_nm, by_id[1].by, by_id[2].by) == (21.0, 37.8, "person", "model")
+    assert [mark.id for mark in sheet.removed] == [3]
+    ((left, top, right, bottom, first, last),) = sheet.checked
+    assert np.allclose((left, top, right, bottom), (5, 5, 90, 88), atol=2)
+    assert (first, last) == (5, 30)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -16,11 +17,15 @@ from agent.web.guard import get, post
 from agent.web.page import Page
 from agent.web.proofread.project import Change, ProjectError, Sheet, changed, sizes_of
 from agent.web.proofread.pyramid import SIDE, Pyramid
+from agent.web.proofread.sections import Sections
 from agent.web.proofread.shelf import Shelf
+from models.vesicles.network import BadVolumeError
+from models.vesicles.snap import snap
 
 HERE = Path(__file__).parent
 MOST_OPEN = 3  # images whose pixels are held
 MOST_SHEETS = 1_000
+SNAPS = ("vesicles",)  # structures whose marks find their place by themselves
 
 
 class Proofread:
@@ -38,7 +43,7 @@ class Proofread:
         self.shelf = shelf
         self.sizes_nm = sizes_nm
         self._sheets: OrderedDict[str, Sheet] = OrderedDict()  # as saved last, or as first shown
-        self._images: OrderedDict[str, Pyramid] = OrderedDict()
+        self._images: OrderedDict[str, Pyramid | Sections] = OrderedDict()
         self._writing = asyncio.Lock()
         self._opening = asyncio.Lock()
         self._drawing = asyncio.Semaphore(2)
@@ -50,6 +55,8 @@ class Proofread:
             get("/proofread/{name}", self.show),
             get("/proofread/{name}/marks", self.marks),
             get("/proofread/{name}/tile/{level:int}/{row:int}/{column:int}", self.tile),
+            get("/proofread/{name}/section/{z:int}/{thick:int}/{level:int}/{row:int}/{column:int}", self.tile),
+            get("/proofread/{name}/snap", self.snap),
             post("/proofread/{name}/save", self.save),
         ]
         return Page("proofread", routes, title="Proofread", path="/proofread", folder=HERE)
@@ -71,7 +78,15 @@ class Proofread:
         if sheet is None:
             return none_such(name)
         many = len(await self.shelf.entries()) > 1
-        return render(request, "proofread/proofread.html.jinja", name=name, sizes=self._sizes(sheet), many=many)
+        return render(
+            request,
+            "proofread/proofread.html.jinja",
+            name=name,
+            sizes=self._sizes(sheet),
+            many=many,
+            sections=sheet.sections,
+            snaps=sheet.structure in SNAPS,
+        )
 
     async def marks(self, request: Request) -> Response:
         """The marks of an image and how its tiles lie."""
@@ -80,7 +95,7 @@ class Proofread:
             sheet = await self._sheet(name, anew=True)  # detectors may have run meanwhile
             if sheet is None:
                 return none_such(name)
-            pyramid = await self._pyramid(name)
+            pyramid = await self._shown(name, sheet)
         except CryonautError as error:
             return refused(error)
         body = {
@@ -88,31 +103,70 @@ class Proofread:
             "rows": sheet.shape[-2],
             "columns": sheet.shape[-1],
             "pixel_nm": sheet.pixel_nm,
+            "sections": sheet.sections,
+            "thick": pyramid.thick if isinstance(pyramid, Sections) else 1,
+            "snaps": sheet.structure in SNAPS,
             "levels": pyramid.levels,
             "tile": SIDE,
             "key": hashlib.sha256(f"{sheet.image} {pyramid.black} {pyramid.white}".encode()).hexdigest()[:12],
             "sizes_nm": self._sizes(sheet),
             "revision": sheet.revision,
             "checked": sheet.checked,
-            "marks": [(m.id, round(m.x, 2), round(m.y, 2), round(m.diameter_nm, 2), m.score) for m in sheet.marks],
+            "marks": [
+                (m.id, round(m.x, 2), round(m.y, 2), round(m.diameter_nm, 2), m.score, round(m.z, 2))
+                for m in sheet.marks
+            ],
         }
         return Response(msgspec.json.encode(body), media_type="application/json")
 
     async def tile(self, request: Request) -> Response:
         """A tile as PNG; its address in the page holds a key of the pixels, so that it can be kept."""
-        name = request.path_params["name"]
-        place = tuple(int(request.path_params[part]) for part in ("level", "row", "column"))
+        places = request.path_params
+        at = (int(places["level"]), int(places["row"]), int(places["column"]))
         try:
-            if await self._sheet(name) is None:
-                return none_such(name)
-            pyramid = await self._pyramid(name)
+            sheet = await self._sheet(places["name"])
+            if sheet is None:
+                return none_such(places["name"])
+            shown = await self._shown(places["name"], sheet)
         except CryonautError as error:
             return refused(error)
-        async with self._drawing:
-            made = await asyncio.to_thread(pyramid.tile, *place)
+
+        def draw() -> bytes | None:
+            if isinstance(shown, Pyramid):
+                return shown.tile(*at) if "z" not in places else None
+            return shown.section(int(places["z"]), int(places["thick"])).tile(*at) if "z" in places else None
+
+        try:
+            async with self._drawing:
+                made = await asyncio.to_thread(draw)
+        except IndexError:
+            made = None
         if made is None:
             return Response(status_code=404)
         return Response(made, media_type="image/png", headers={"cache-control": "private, max-age=86400"})
+
+    async def snap(self, request: Request) -> Response:
+        """Centre and diameter of the vesicle at a click (``x``, ``y``, in a volume ``z``)."""
+        name = request.path_params["name"]
+        try:
+            sheet = await self._sheet(name)
+            if sheet is None or sheet.structure not in SNAPS:
+                return none_such(name)
+            shown = await self._shown(name, sheet)
+            wanted = ("x", "y") if sheet.sections is None else ("x", "y", "z")
+            click = tuple(float(request.query_params[axis]) for axis in wanted)
+        except (KeyError, ValueError):
+            return JSONResponse({"error": "a click is x, y and in a volume z"}, status_code=400)
+        except CryonautError as error:
+            return refused(error)
+        pixels: Any = shown.volume if isinstance(shown, Sections) else shown.image
+        try:
+            async with self._drawing:
+                found = await asyncio.to_thread(snap, pixels, click, sheet.pixel_nm, dark=not sheet.white)
+        except BadVolumeError as error:
+            return JSONResponse({"error": str(error)}, status_code=409)
+        body = {axis: round(value, 2) for axis, value in zip(wanted, found.centre, strict=True)}
+        return JSONResponse(body | {"d": round(2 * found.radius * sheet.pixel_nm, 2)})
 
     async def save(self, request: Request) -> Response:
         """Keep what a person changed; refused where it was made to other marks than those kept."""
@@ -150,11 +204,15 @@ class Proofread:
                 self._sheets.popitem(last=False)
         return sheet
 
-    async def _pyramid(self, name: str) -> Pyramid:
+    async def _shown(self, name: str, sheet: Sheet) -> Pyramid | Sections:
         async with self._opening:
             known = self._images.get(name)
             if known is None:
-                known = await asyncio.to_thread(Pyramid, await self.shelf.image(name))
+                pixels = await self.shelf.image(name)
+                if sheet.sections is None:
+                    known = await asyncio.to_thread(Pyramid, pixels)
+                else:
+                    known = await asyncio.to_thread(Sections, pixels, sheet.pixel_nm)
                 self._images[name] = known
                 while len(self._images) > MOST_OPEN:
                     self._images.popitem(last=False)

@@ -52,6 +52,7 @@ class Sheet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     checked: tuple[tuple[float, ...], ...] = ()
     revision: int = 0
     structure: str = "gold"  # what the marks are: gold, vesicles
+    white: bool = False  # membranes are bright
 
     @property
     def sections(self) -> int | None:

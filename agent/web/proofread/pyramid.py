@@ -17,16 +17,20 @@ MOST_READ = 1 << 25  # pixels of the image that one tile may need to read; coars
 
 @dataclass
 class Pyramid:
-    """Tiles of an image of shape (rows, columns); level 0 is the image itself, each next one half as large."""
+    """Tiles of an image of shape (rows, columns); level 0 is the image itself, each next one half as large.
+
+    ``greys`` are those shown as black and white; by default the image's own.
+    """
 
     image: Pixels
+    greys: tuple[float, float] | None = None
     _kept: "OrderedDict[tuple[int, int, int], bytes]" = field(default_factory=OrderedDict, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
 
     def __post_init__(self) -> None:
         self.rows, self.columns = self.image.shape[:2]
         self.levels = max(1, int(np.ceil(np.log2(max(self.rows, self.columns) / SIDE))) + 1)
-        self.black, self.white = _range(self.image)
+        self.black, self.white = self.greys or limits(self.image)
 
     def tile(self, level: int, row: int, column: int) -> bytes | None:
         """A tile as PNG, or None where there is none."""
@@ -70,7 +74,7 @@ class Pyramid:
         return code.tobytes() if ok else b""
 
 
-def _range(image: Pixels) -> tuple[float, float]:
+def limits(image: Pixels) -> tuple[float, float]:
     """Grey values shown as black and white: all but the outermost 0.2 % on either side."""
     rows, columns = image.shape[:2]
     step = max(1, int(np.sqrt(rows * columns / SAMPLE)))

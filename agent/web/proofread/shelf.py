@@ -36,13 +36,13 @@ class Shelf(Protocol):
         ...
 
     async def image(self, name: str) -> Pixels:
-        """Pixels, shape (rows, columns), of an image that has a sheet; a `CryonautError` where they cannot be read."""
+        """Pixels of an image or volume, of its sheet's shape; a `CryonautError` where they cannot be read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class OneImage:
-    """The shelf of ``cryonaut proofread``: a single image."""
+    """The shelf of ``cryonaut proofread``: a single image or volume."""
 
     name: str
     pixels: Pixels

@@ -1,16 +1,19 @@
 """The default detector: a compact network on the canonical raster, tile by tile; each hit is fitted on the image."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from models.gold.likeness import Weigher, facts
 from models.gold.records import Candidate
-from models.gold.refine import refined
+from models.gold.refine import Discs, refined
 from models.gold.sampling import Pixels, Raster, forget, raster_of
 from models.gold.tiles import Tile, count, tiles
 from models.runtime import OnnxModel, load
@@ -21,8 +24,19 @@ REFERENCE_PX = 8.0
 STRIDE = 2
 THRESHOLD = 0.55
 HESITANT = 0.4  # hits down to this score are counted, to know how sure the network is of the image
+LOOKED_AT = 0.15  # hits down to this score of the network are fitted and compared with the others
+SOLID = 0.5  # from this score of the network on a hit's pixels are its own
 
 Floats = NDArray[np.float64]
+Seen = tuple[Floats, Floats, Floats, Floats]
+Found = TypeVar("Found", bound=Candidate)
+
+
+class _Hit(Candidate, frozen=True):
+    """A hit with its fit: ground, depth, softness, misfit; and whether the fit was believed."""
+
+    fit: tuple[float, float, float, float]
+    held: bool
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,6 @@ class FastDetector:
     weights: str | Path = "gold-fast"
     threshold_score: float = THRESHOLD
     tile_px: int = 1536
-    refine: bool = True
     name: str = "gold-fast"
     network: OnnxModel | None = field(default=None, repr=False)
 
@@ -45,36 +58,72 @@ class FastDetector:
         """Hash of the weights."""
         return self._network.fingerprint
 
+    @cached_property
+    def _weigher(self) -> Weigher | None:
+        kept = self._network.manifest.settings.get("likeness")
+        return None if kept is None else Weigher.from_settings(kept)
+
     def candidates(
         self, image: Pixels, pixel_nm: float, progress: Callable[[float], None] | None = None
     ) -> list[Candidate]:
         """Hits down to `HESITANT` in an image (rows, columns); the answer does not depend on the tiles."""
+        score, discs = self.hits(image, pixel_nm, progress)
+        if self._weigher is not None:
+            score = self._weigher.score(facts(score, discs, pixel_nm))
+        kept = np.flatnonzero(score >= min(HESITANT, self.threshold_score)).tolist()
+        nm = discs.diameter * pixel_nm
+        return [Candidate(float(discs.x[k]), float(discs.y[k]), float(nm[k]), float(score[k])) for k in kept]
+
+    def hits(
+        self, image: Pixels, pixel_nm: float, progress: Callable[[float], None] | None = None
+    ) -> tuple[Floats, Discs]:
+        """Whatever the network takes for gold, however unsure: its scores (n,), and the fits, in pixels."""
         raster = raster_of(image, pixel_nm)
         side = max(ALIGNED, self.tile_px - self.tile_px % ALIGNED)
         total = count(raster.shape, side)
-        found: list[Candidate] = []
-        for n, tile in enumerate(tiles(raster.shape, side)):
-            found.extend(self._in_tile(raster, tile, pixel_nm))
-            forget(image)
-            if progress is not None:
-                progress((n + 1) / total)
-        return apart(found, pixel_nm)
+        found: list[_Hit] = []
+        with ThreadPoolExecutor(1) as fitter:  # one tile is fitted while the network looks at the next one
+            fitting: Future[list[_Hit]] | None = None
+            for n, tile in enumerate(tiles(raster.shape, side)):
+                seen = self._seen(raster, tile)
+                if fitting is not None:
+                    found.extend(fitting.result())
+                    forget(image)
+                fitting = fitter.submit(_fitted_in, raster, tile, pixel_nm, seen)
+                if progress is not None:
+                    progress((n + 1) / total)
+            found.extend(fitting.result() if fitting is not None else ())
+        forget(image)
+        kept = apart(found, pixel_nm)
+        table = np.array([(h.x, h.y, h.diameter_nm / pixel_nm, *h.fit, h.held, h.score) for h in kept]).reshape(-1, 9)
+        x, y, diameter, ground, depth, softness, misfit, held, score = table.T
+        return score, Discs(x, y, diameter, ground, depth, softness, misfit, held > 0)
 
-    def _in_tile(self, raster: Raster, tile: Tile, pixel_nm: float) -> list[Candidate]:
+    def _seen(self, raster: Raster, tile: Tile) -> Seen:
+        """What the network sees in a tile and its halo: x, y and diameter in pixels of the image, and score."""
         rows = -(-(tile.bottom - tile.top) // ALIGNED) * ALIGNED + 2 * HALO
         columns = -(-(tile.right - tile.left) // ALIGNED) * ALIGNED + 2 * HALO
         window = raster.window(tile.top - HALO, tile.left - HALO, rows, columns)
         answer = self._network.run(window[None, None])
-        x, y, diameter, score = peaks(answer["heat"][0, 0], answer["shape"][0], min(HESITANT, self.threshold_score))
+        x, y, diameter, score = peaks(answer["heat"][0, 0], answer["shape"][0], min(LOOKED_AT, self.threshold_score))
         x, y = x + tile.left - HALO, y + tile.top - HALO
         x, y, diameter = raster.to_image(x), raster.to_image(y), diameter * raster.step
-        all_rows, all_columns = raster.image.shape[:2]
-        seen = (x > -1.5) & (x < all_columns + 0.5) & (y > -1.5) & (y < all_rows + 0.5)  # and not in the mirror
-        x, y, diameter, score = x[seen], y[seen], diameter[seen], score[seen]
-        if self.refine and len(x):
-            sure = score >= self.threshold_score  # the others are only counted
-            x[sure], y[sure], diameter[sure] = refined_on(raster.image, x[sure], y[sure], diameter[sure], pixel_nm)
-        return own(x, y, diameter, score, tile, raster, pixel_nm)
+        seen = in_image(x, y, raster, 1.0)  # and not in the mirror
+        return x[seen], y[seen], diameter[seen], score[seen]
+
+
+def _fitted_in(raster: Raster, tile: Tile, pixel_nm: float, seen: Seen) -> list[_Hit]:
+    """The hits of a tile with their fits."""
+    x, y, diameter, score = seen
+    discs = fitted(raster.image, x, y, diameter, pixel_nm, score >= SOLID)
+    return [
+        _Hit(
+            float(discs.x[k]), float(discs.y[k]), float(discs.diameter[k] * pixel_nm), float(score[k]),
+            (float(discs.ground[k]), float(discs.depth[k]), float(discs.softness[k]), float(discs.misfit[k])),
+            bool(discs.held[k]),
+        )
+        for k in np.flatnonzero(own(discs.x, discs.y, tile, raster)).tolist()
+    ]  # fmt: skip
 
 
 def peaks(
@@ -92,44 +141,46 @@ def peaks(
     return x, y, REFERENCE_PX * np.exp(np.clip(size, -2.5, 2.5)), score
 
 
-def refined_on(image: Pixels, x: Floats, y: Floats, diameter: Floats, pixel_nm: float) -> tuple[Floats, Floats, Floats]:
-    """Centres and diameters of hits in pixels of the image, fitted on it."""
+def fitted(
+    image: Pixels, x: Floats, y: Floats, diameter: Floats, pixel_nm: float, solid: NDArray[np.bool_] | None = None
+) -> Discs:
+    """Discs fitted to the part of the image that hits lie in, places and lengths in pixels of the image."""
     if len(x) == 0:
-        return x, y, diameter
+        return refined(np.zeros((1, 1)), x, y, diameter, 1.0)
     reach = int(np.ceil(float(diameter.max()))) + 8
     top, left = max(0, int(y.min()) - reach), max(0, int(x.min()) - reach)
     part = np.asarray(image[slice(top, int(y.max()) + reach + 1), slice(left, int(x.max()) + reach + 1)], np.float32)
-    discs = refined(np.nan_to_num(part), x - left, y - top, diameter, 1.0 / pixel_nm)
-    return discs.x + left, discs.y + top, discs.diameter
+    discs = refined(np.nan_to_num(part), x - left, y - top, diameter, 1.0 / pixel_nm, solid)
+    return replace(discs, x=discs.x + left, y=discs.y + top)
 
 
-def own(
-    x: Floats, y: Floats, diameter: Floats, score: Floats, tile: Tile, raster: Raster, pixel_nm: float
-) -> list[Candidate]:
-    """Those whose centre lies in the tile's own part, or within a pixel of it, and in the image."""
+def in_image(x: Floats, y: Floats, raster: Raster, beyond: float) -> NDArray[np.bool_]:
+    """Whether points lie in the image or at most ``beyond`` pixels outside of it."""
     rows, columns = raster.image.shape[:2]
+    low = -0.5 - beyond
+    return np.asarray((x > low) & (x < columns - 0.5 + beyond) & (y > low) & (y < rows - 0.5 + beyond))
+
+
+def own(x: Floats, y: Floats, tile: Tile, raster: Raster) -> NDArray[np.bool_]:
+    """Whether centres lie in the tile's own part, or within a pixel of it, and in the image."""
     u, v = (x + 0.5) / raster.step - 0.5, (y + 0.5) / raster.step - 0.5
     slack = 1.0
     inside = (
         (u >= tile.left - 0.5 - slack) & (u < tile.right - 0.5 + slack)
         & (v >= tile.top - 0.5 - slack) & (v < tile.bottom - 0.5 + slack)
-        & (x > -0.5) & (x < columns - 0.5) & (y > -0.5) & (y < rows - 0.5)
     )  # fmt: skip
-    return [
-        Candidate(float(x[k]), float(y[k]), float(diameter[k] * pixel_nm), float(score[k]))
-        for k in np.flatnonzero(inside).tolist()
-    ]
+    return np.asarray(inside & in_image(x, y, raster, 0.0))
 
 
-def apart(found: Sequence[Candidate], pixel_nm: float) -> list[Candidate]:
+def apart(found: Sequence[Found], pixel_nm: float) -> list[Found]:
     """``found`` without those that lie inside a better one, in reading order.
 
     Particles near a border are seen from both tiles; they are the same to far less than half a radius.
     """
     order = sorted(found, key=lambda c: (-round(c.score, 3), round(c.y), round(c.x), c.y, c.x))
-    cells: dict[tuple[int, int], list[Candidate]] = {}
+    cells: dict[tuple[int, int], list[Found]] = {}
     size = max([c.diameter_nm / pixel_nm for c in found], default=1.0)
-    kept = []
+    kept: list[Found] = []
     for one in order:
         i, j = int(one.x // size), int(one.y // size)
         near = (c for a in (-1, 0, 1) for b in (-1, 0, 1) for c in cells.get((i + a, j + b), ()))

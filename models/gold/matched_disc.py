@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.base import source_fingerprint
-from models.gold.fast import apart, own, refined_on
+from models.gold.fast import apart, fitted, in_image, own
 from models.gold.records import Candidate
 from models.gold.sampling import CANONICAL_NM, Pixels, Raster, forget, raster_of
 from models.gold.tiles import Tile, count, tiles
@@ -66,12 +66,13 @@ class MatchedDetector:
         peak = depth >= cv2.dilate(depth, np.ones((5, 5), np.uint8))
         j, i = np.nonzero(peak & (depth > self.least_depth) & (snr > self.least_snr))
         x, y = (raster.to_image(at.astype(np.float64)) for at in (i + left, j + top))
-        rows, columns = raster.image.shape[:2]
-        seen = (x > -1.5) & (x < columns + 0.5) & (y > -1.5) & (y < rows + 0.5)
-        x, y, diameter = x[seen], y[seen], size[j, i][seen].astype(np.float64) * raster.step
-        score = np.clip(depth[j, i][seen].astype(np.float64), 0, 1)
-        x, y, diameter = refined_on(raster.image, x, y, diameter, pixel_nm)
-        return own(x, y, diameter, score, tile, raster, pixel_nm)
+        seen = in_image(x, y, raster, 1.0)
+        found = fitted(raster.image, x[seen], y[seen], size[j, i][seen].astype(np.float64) * raster.step, pixel_nm)
+        score = np.clip(depth[j, i][seen], 0, 1)
+        return [
+            Candidate(float(found.x[k]), float(found.y[k]), float(found.diameter[k] * pixel_nm), float(score[k]))
+            for k in np.flatnonzero(own(found.x, found.y, tile, raster)).tolist()
+        ]
 
 
 def darker(window: Field) -> tuple[Field, Field]:

@@ -40,7 +40,14 @@ class Discs:
     held: NDArray[np.bool_]
 
 
-def refined(image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats, blur: float) -> Discs:
+def refined(
+    image: NDArray[np.floating],
+    x: Floats,
+    y: Floats,
+    diameter: Floats,
+    blur: float,
+    solid: NDArray[np.bool_] | None = None,
+) -> Discs:
     """Discs fitted to an image of shape (rows, columns), from first guesses in its pixels.
 
     Parameters
@@ -51,12 +58,14 @@ def refined(image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats,
         First guesses, shape (n,).
     blur
         About how soft edges are, in pixels.
+    solid
+        Which of the guesses are taken for particles, whose pixels their neighbours leave out; all by default.
     """
     if len(x) == 0:
         none = np.zeros(0)
         return Discs(x, y, diameter, none, none, none, none, np.zeros(0, bool))
     order = np.argsort(diameter, kind="stable")  # discs of about one size share a patch
-    near = _neighbours(x, y, diameter, blur)
+    near = _neighbours(x, y, diameter, blur, np.ones(len(x), bool) if solid is None else solid)
     parts = [_fit(image, x, y, diameter, order[k : k + CHUNK], near, blur) for k in range(0, len(x), CHUNK)]
     back = np.empty(len(x), np.intp)
     back[order] = np.arange(len(x))
@@ -66,12 +75,12 @@ def refined(image: NDArray[np.floating], x: Floats, y: Floats, diameter: Floats,
     return Discs(fx, fy, wide, ground, depth, soft, misfit, held > 0)
 
 
-def _neighbours(x: Floats, y: Floats, diameter: Floats, blur: float) -> list[list[int]]:
-    """Of each disc, the others whose edge may come near its pixels."""
+def _neighbours(x: Floats, y: Floats, diameter: Floats, blur: float, solid: NDArray[np.bool_]) -> list[list[int]]:
+    """Of each disc, the solid others whose edge may come near its pixels."""
     points = np.stack([x, y], axis=1)
     reach = diameter * MARGIN + float(diameter.max()) / 2 + 4 + blur
     around = cKDTree(points).query_ball_point(points, reach)
-    return [[k for k in near if k != own] for own, near in enumerate(around)]
+    return [[k for k in near if k != own and solid[k]] for own, near in enumerate(around)]
 
 
 def _fit(

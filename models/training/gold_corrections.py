@@ -10,10 +10,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from torch import nn
 
 from models.gold.fast import HALO, THRESHOLD, peaks
+from models.gold.likeness import Weigher
 from models.gold.matching import matched
 from models.gold.sampling import Pixels, Raster, raster_of
 from models.runtime import WEIGHTS
@@ -217,9 +219,17 @@ def learn(
         data=data,
         learned=f"{history.losses[-1][1]:.3f}",
         figures=figures,
+        likeness=_likeness(start),
         say=say,
     )
     return file, before, after
+
+
+def _likeness(start: Path) -> Weigher | None:
+    """How hits are weighed beside their fellows, as the weights that were gone on from say it."""
+    manifest = start.with_suffix(".yaml")
+    kept = yaml.safe_load(manifest.read_text(encoding="utf-8"))["settings"] if manifest.exists() else {}
+    return Weigher.from_settings(kept["likeness"]) if "likeness" in kept else None
 
 
 def _maker(recipe: FinetuneRecipe, samples: list[Sample], rehearsed: list[Sample]) -> Callable[[int], Batch]:

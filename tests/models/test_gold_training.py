@@ -1,22 +1,28 @@
 """Training of the gold networks, small: it runs, it repeats itself, what it writes is what it learned."""
 
+import shutil
+
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch", reason="torch is not installed (train extra)")
 pytest.importorskip("onnxruntime", reason="the runtime of the networks is not installed")
 
 from models.gold import FastDetector, GanDetector, find  # noqa: E402
-from models.runtime import load  # noqa: E402
-from models.training import gold, gold_corrections, gold_gan  # noqa: E402
+from models.runtime import WEIGHTS, load  # noqa: E402
+from models.training import gold, gold_corrections, gold_gan, gold_likeness  # noqa: E402
 from models.training.gold_corrections import FinetuneRecipe, Proofread, quality, split, windows  # noqa: E402
 from models.training.gold_data import Sample, batch, simulated, targets  # noqa: E402
+from models.training.gold_likeness import LikenessRecipe  # noqa: E402
 from models.training.gold_network import GoldNetwork, from_onnx  # noqa: E402
 from models.training.loop import LoopSettings, TrainingError  # noqa: E402
 from simulators.specimen.immunogold import DIFFICULTIES, render  # noqa: E402
 
 pytestmark = pytest.mark.timeout(400)  # real programs and networks, on any machine
-TINY = gold.GoldRecipe(pictures=6, picture_px=160, batch=2, crop_px=96, loop=LoopSettings(steps=3, report_every=1))
+TINY = gold.GoldRecipe(
+    pictures=6, picture_px=160, batch=2, crop_px=96, loop=LoopSettings(steps=3, report_every=1), likeness=None
+)
 
 
 def test_a_seed_makes_the_same_weights_and_they_are_written_with_proof_and_card(tmp_path):
@@ -145,6 +151,23 @@ def test_learning_from_corrections_tells_before_and_after_and_does_not_lose_what
     assert any("before" in line and "after" in line for line in said)
     assert "held-out" in file.with_suffix(".md").read_text()
     assert quality(from_onnx(file).eval(), split(windows(proofread()), recipe.seed)[1]) == after
+
+
+def test_what_is_learned_about_fellows_stands_in_the_manifest_repeats_itself_and_stays_through_corrections(tmp_path):
+    for kind in (".onnx", ".yaml"):
+        shutil.copy(WEIGHTS / f"gold-fast{kind}", tmp_path)
+    recipe = LikenessRecipe(pictures=3, sides_nm=(500.0,), steps=20)
+    manifest = tmp_path / "gold-fast.yaml"
+    one = gold_likeness.learn(recipe, manifest, say=lambda _: None).to_settings()
+    two = gold_likeness.learn(recipe, manifest, say=lambda _: None).to_settings()
+    assert one == two == yaml.safe_load(manifest.read_text())["settings"]["likeness"]
+    corrections = FinetuneRecipe(
+        pictures=2, picture_px=160, batch=2, crop_px=96, loop=LoopSettings(steps=1, averaging=0.0, report_every=1)
+    )
+    file, *_ = gold_corrections.learn(
+        corrections, [proofread()], tmp_path / "out", command="x", start=tmp_path / "gold-fast.onnx", say=lambda _: None
+    )
+    assert load(file.with_suffix(".yaml")).manifest.settings["likeness"] == one
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

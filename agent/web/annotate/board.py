@@ -86,8 +86,10 @@ class Board:
         self.grey = mapped(folder, "grey", self.shape)
         self.strokes = mapped(folder, "strokes", self.shape)
         self.labels = mapped(folder, "labels", self.shape)
-        counts = np.bincount(self.strokes.ravel(), minlength=3)
-        self.painted = {STRUCTURE: int(counts[STRUCTURE]), BACKGROUND: int(counts[BACKGROUND])}
+        self.painted = {
+            value: sum(int(np.count_nonzero(plane == value)) for plane in self.strokes)
+            for value in (STRUCTURE, BACKGROUND)
+        }
         self.labelled = int(np.count_nonzero(self.labels))
         self.ink_revision = self.label_revision = 0
         self.key = secrets.token_hex(6)  # revisions of another run are others

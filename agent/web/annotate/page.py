@@ -17,7 +17,7 @@ from agent.web.annotate.ink import Plane, plane_of
 from agent.web.annotate.project import FILE, AnnotationProjectError, read_facts
 from agent.web.annotate.work import Work
 from agent.web.app import render
-from agent.web.guard import get, post
+from agent.web.guard import caller_of, get, post
 from agent.web.page import Page
 
 HERE = Path(__file__).parent
@@ -93,8 +93,8 @@ class Annotate:
             board, work = await self._open(request)
         except CryonautError as error:
             return refused(error)
-        if not work.busy and not (board.folder / "regions.npz").exists():
-            work.start("prepare")
+        if caller_of(request).may("operator") and not work.busy and not (board.folder / "regions.npz").exists():
+            work.start("prepare")  # the first cut will not have to wait for it
         facts = board.facts
         return render(
             request,

@@ -46,10 +46,10 @@ def scale_bar(picture: Any, nm_per_px: float) -> None:
     length_nm = next(n for n in (1000, 500, 200, 100, 50, 20, 10) if n / nm_per_px < 0.35 * picture.shape[1] or n == 10)
     x1, y = picture.shape[1] - 12, picture.shape[0] - 12
     x0 = round(x1 - length_nm / nm_per_px)
+    cv2.rectangle(picture, (x0 - 1, y - 4), (x1 + 1, y + 1), (0, 0, 0), -1)
     cv2.rectangle(picture, (x0, y - 3), (x1, y), (255, 255, 255), -1)
-    cv2.putText(
-        picture, f"{length_nm} nm", (x0, y - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
-    )
+    for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(picture, f"{length_nm} nm", (x0, y - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thick, cv2.LINE_AA)
 
 
 def slices(volume: Any, vesicles: Sequence[Vesicle], voxel_nm: float) -> list[tuple[int, Picture]]:

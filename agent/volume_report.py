@@ -18,6 +18,7 @@ Picture = NDArray[np.uint8]  # RGB
 # told apart with every common colour blindness (Okabe & Ito 2008)
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
 _WIDE = 480
+_WIDEST = 1100
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#1c2430}
 table{border-collapse:collapse}th,td{text-align:left;padding:.15em 1em .15em 0;font-variant-numeric:tabular-nums}
 th{color:#5a6675;font-weight:500}.row{display:flex;flex-wrap:wrap;gap:14px}figure{margin:0}
@@ -108,12 +109,17 @@ def grey(section: NDArray[Any], low: float | None = None, high: float | None = N
 
 
 def zoomed(picture: Picture, edges: tuple[float, float], wide: int = _WIDE) -> tuple[Picture, float]:
-    """A picture of square pixels, at least ``wide`` wide, and how many nm a pixel is; ``edges`` (y, x) in nm."""
+    """A picture of square pixels and how many nm a pixel is; ``edges`` (y, x) in nm.
+
+    It is at least ``wide`` in whole pixels for a voxel, and at most `_WIDEST`.
+    """
     nm = min(edges)
     rows, columns = (n * e / nm for n, e in zip(picture.shape[:2], edges, strict=True))
-    zoom = max(1, math.ceil(wide / max(rows, columns)))
+    largest = max(rows, columns)
+    zoom = float(max(1, math.ceil(wide / largest))) if largest <= _WIDEST else _WIDEST / largest
     size = (max(1, round(columns * zoom)), max(1, round(rows * zoom)))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8), nm / zoom
+    way = cv2.INTER_CUBIC if zoom >= 1 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(picture, size, interpolation=way), np.uint8), nm / zoom
 
 
 def outlined(

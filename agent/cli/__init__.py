@@ -29,6 +29,7 @@ from agent.cli.segment import app as segment
 from agent.cli.session import app as session
 from agent.cli.simulate import app as simulate
 from agent.cli.train import app as train
+from agent.cli.view import view
 from agent.cli.volume import app as volume
 from agent.cli.watch import watch
 from agent.errors import CryonautError
@@ -40,7 +41,7 @@ Start with `cryonaut demo`: a whole simulated session of one grid, then a report
 
 app = App(name="cryonaut", help=HELP, version=__version__, help_format="markdown")
 
-for command in (demo, run, judge, watch, report, doctor, proofread, annotate, replay):
+for command in (demo, run, judge, watch, report, doctor, proofread, annotate, replay, view):
     app.command(command)
 app.command(annotate_work, show=False)  # the work of the page of `annotate`, in a process of its own
 for group in (control, driver, evaluate, find, keys, measure, notices, segment, session, simulate, train, volume):

@@ -103,9 +103,19 @@ def organelles(
                 say=say,
             )
         counts = _objects(out, made, model, threshold, min_size, cluster)
+        from dataclasses import replace
+
+        from agent.cli.organelle_pictures import write_result
+
+        facts = {
+            "volume": f"{volume}, {' x '.join(str(n) for n in source.shape)} voxels of {edges} nm (z, y, x)",
+            "network": f"{model}, on {' x '.join(str(n) for n in made.shape)} voxels of {made.edges_nm} nm",
+            "took": f"{made.cpu_seconds:.0f} CPU-seconds, at most {made.peak_mb} MB in a process",
+        }
+        write_result(out, replace(source, edges_nm=edges), facts)
     for name, count in counts.items():
         print(f"{name}: {count} objects")
-    print(f"{made.cpu_seconds:.0f} CPU-seconds, at most {made.peak_mb} MB in a process")
+    print(f"{made.cpu_seconds:.0f} CPU-seconds, at most {made.peak_mb} MB in a process. Report: {out / 'report.html'}")
 
 
 def labels(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -125,3 +126,35 @@ async def test_a_frame_that_is_gone_is_told_in_words(tmp_path: Path) -> None:
     async with running(settings_in(tmp_path, web__address="127.0.0.1:0", session__mode="advisor")) as daemon:
         answer = await ask(await page_of(daemon), f"/proofread/{FRAME}/marks")
         assert (answer.status, f"{FRAME}.tif: cannot be read" in answer.text) == (404, True)
+
+
+async def test_what_several_detectors_marked_is_corrected_apart(tmp_path: Path) -> None:
+    planted(tmp_path / "test", detected(10.0), detected(50.0, "vesicles", "under 65 nm"))
+    changes = {"web__address": "127.0.0.1:0", "session__mode": "advisor", "inference__detectors": ["gold", "vesicles"]}
+    async with running(settings_in(tmp_path, **changes), analyst=NoAnalyst()) as daemon:
+        address = await page_of(daemon)
+        page = (await ask(address, "/proofread")).text
+        assert all(f"{FRAME}%40{name}" in page or f"{FRAME}@{name}" in page for name in ("gold", "vesicles"))
+        assert unquote((await ask(address, f"/proofread/{FRAME}")).headers["location"]) == f"/proofread/{FRAME}@gold"
+        assert (await ask(address, f"/proofread/{FRAME}/marks")).status == 404
+        told = await read(daemon, f"/proofread/{FRAME}@vesicles/marks")
+        assert [mark[1] for mark in told["marks"]] == [50.0]
+        csrf = (await read(daemon, "/me"))["csrf"]
+        body = json.dumps({"revision": 1, "placed": [[9, 99.0, 88.0, 40.0]]})
+        answer = await ask(address, f"/proofread/{FRAME}@vesicles/save", "POST", body, x_csrf_token=csrf)
+        assert answer.status == 200
+        assert [mark[1] for mark in (await read(daemon, f"/proofread/{FRAME}@gold/marks"))["marks"]] == [10.0]
+    folder = tmp_path / "test" / "proofread" / "vesicles"
+    (sheet,) = read_project(folder)
+    assert (sheet.structure, {mark.x for mark in sheet.marks}) == ("vesicles", {50.0, 99.0})
+    assert (folder / sheet.image).resolve() == (tmp_path / "test/frames/high" / f"{FRAME}.tif").resolve()
+
+
+class NoAnalyst:
+    """Stands for models that nobody asks."""
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+    def close(self) -> None:
+        pass

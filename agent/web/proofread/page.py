@@ -71,6 +71,8 @@ class Proofread:
     async def show(self, request: Request) -> Response:
         """The page of one image."""
         name = request.path_params["name"]
+        if (entry := self.shelf.entry_of(name)) != name:
+            return RedirectResponse(f"/proofread/{quote(entry)}", status_code=303)
         try:
             sheet = await self._sheet(name)
         except CryonautError as error:
@@ -181,7 +183,7 @@ class Proofread:
                 if before is None:
                     return none_such(name)
                 after = changed(before, change)
-                file = await asyncio.to_thread(self.shelf.project.write, after)
+                file = await asyncio.to_thread(self.shelf.keep, name, after)
             except CryonautError as error:
                 return refused(error)
             self._sheets[name] = after

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -27,6 +28,14 @@ class Shelf(Protocol):
         """Where corrected sheets are kept."""
         ...
 
+    def entry_of(self, name: str) -> str:
+        """Name of the entry that ``name`` leads to: an image may have several, such as one for each detector."""
+        ...
+
+    def keep(self, name: str, sheet: Sheet) -> Path:
+        """Write the sheet of an entry; returns its file. A `ProjectError` where it cannot be written."""
+        ...
+
     async def entries(self) -> Sequence[Entry]:
         """What there is."""
         ...
@@ -48,6 +57,14 @@ class OneImage:
     pixels: Pixels
     first: Sheet
     project: Project
+
+    def entry_of(self, name: str) -> str:
+        """The name itself."""
+        return name
+
+    def keep(self, name: str, sheet: Sheet) -> Path:
+        """Write its sheet."""
+        return self.project.write(sheet)
 
     async def entries(self) -> Sequence[Entry]:
         """The one image."""

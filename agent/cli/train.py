@@ -312,12 +312,12 @@ def vesicles(
     arch
         Tomograms only. `fast`: the network in use. `published`: the 3-D U-Net of CryoVesNet, to compare.
     from_
-        Project folder of corrected frames, with --finetune.
+        Project folder of corrected frames or tomograms, with --finetune.
     finetune
-        Go on from the frame weights in use with the corrections of --from; prints the figures on a held-out part of
-        them before and after.
+        Go on from the weights in use with the corrections of --from; prints the figures on a held-out part of them
+        before and after. What was corrected, frames or tomograms, says which weights.
     start
-        Other frame weights (`.onnx`) to go on from.
+        Other weights (`.onnx`, beside their manifest) to go on from.
     config
         YAML file with the recipe; its keys are those in the model card.
     seed
@@ -326,7 +326,7 @@ def vesicles(
         In the place of the recipe's.
     """
     if finetune != (from_ is not None):
-        raise ConfigError("--finetune goes with --from PROJECT, a folder of corrected frames")
+        raise ConfigError("--finetune goes with --from PROJECT, a folder of corrected frames or tomograms")
     with training():
         import msgspec
 
@@ -348,10 +348,10 @@ def vesicles(
 def _vesicle_frames(
     out: Path, project: Path | None, start: Path | None, config: Path | None, seed: int | None, steps: int | None
 ) -> Path:
-    """Weights for frames, from nothing or from corrections."""
+    """Weights for frames, from nothing or from corrections; for tomograms, where it is these that were corrected."""
     import msgspec
 
-    from models.training import vesicle_corrections, vesicle_frames
+    from models.training import vesicle_corrections, vesicle_frames, vesicle_tomogram_corrections
     from models.training.loop import load_recipe
 
     def mine(recipe: Any) -> Any:
@@ -360,11 +360,38 @@ def _vesicle_frames(
 
     if project is None:
         recipe = mine(load_recipe(config, vesicle_frames.FrameRecipe))
-        return vesicle_frames.learn(recipe, out, command=command_line())
-    tuning = mine(load_recipe(config, vesicle_corrections.FrameFinetuneRecipe))
+        return vesicle_frames.learn(recipe, out, command=command_line(), start=start)
     first: dict[str, Any] = {} if start is None else {"start": start}
+    if volumes := _corrected_volumes(project):
+        deep = mine(load_recipe(config, vesicle_tomogram_corrections.TomogramFinetuneRecipe))
+        return vesicle_tomogram_corrections.learn(deep, volumes, out, command=command_line(), **first)[0]
+    tuning = mine(load_recipe(config, vesicle_corrections.FrameFinetuneRecipe))
     images = _proofread(project, "vesicles")
     return vesicle_corrections.learn(tuning, images, out, command=command_line(), **first)[0]
+
+
+def _corrected_volumes(folder: Path) -> list[Any]:
+    """The tomograms of a project with their vesicles; none where it is a project of frames."""
+    import numpy as np
+
+    from agent.web.proofread import read_project
+    from drivers.volumes import open_volume
+    from models.training.vesicle_tomogram_corrections import CorrectedVolume
+
+    sheets = [sheet for sheet in read_project(folder) if sheet.sections is not None]
+    if not sheets:
+        return []
+    read = []
+    for sheet in sheets:
+        if sheet.structure != "vesicles":
+            raise ConfigError(f"{sheet.image}: its marks are {sheet.structure}, and not vesicles")
+        volume = open_volume(folder / sheet.image)
+        if tuple(volume.array.shape) != tuple(sheet.shape):
+            raise ConfigError(f"{sheet.image}: {volume.array.shape} voxels; it was proofread with {sheet.shape}")
+        marks = np.array([[m.z, m.y, m.x, m.diameter_nm / 2 / sheet.pixel_nm] for m in sheet.marks]).reshape(-1, 4)
+        name = Path(sheet.image).name
+        read.append(CorrectedVolume(name, volume.array, sheet.pixel_nm, marks, tuple(sheet.checked)))
+    return read
 
 
 @app.command

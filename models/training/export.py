@@ -129,13 +129,13 @@ def filled(network: Network, file: Path) -> Network:
     graph = onnx.load(str(file)).graph
     known = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
     exported = [[known[name] for name in node.input[1:]] for node in graph.node if node.op_type == "Conv"]
-    ours = [module for module in network.modules() if isinstance(module, nn.Conv2d)]  # in the order of the forward pass
-    shapes = [tuple(module.weight.shape) for module in ours]
-    if [tuple(weights[0].shape) for weights in exported] != shapes or any(len(weights) != 2 for weights in exported):
+    ours = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d)]  # in the order of the forward pass
+    shapes = [(tuple(m.weight.shape), m.bias is not None) for m in ours]
+    if [(tuple(weights[0].shape), len(weights) == 2) for weights in exported] != shapes:
         raise TrainingError(f"{file}: holds another network than this version's; train it anew")
     with torch.no_grad():
-        for module, (weight, bias) in zip(ours, exported, strict=True):
-            module.weight.copy_(torch.from_numpy(weight.copy()))
+        for module, weights in zip(ours, exported, strict=True):
+            module.weight.copy_(torch.from_numpy(weights[0].copy()))
             if module.bias is not None:
-                module.bias.copy_(torch.from_numpy(bias.copy()))
+                module.bias.copy_(torch.from_numpy(weights[1].copy()))
     return network

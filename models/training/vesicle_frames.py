@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.runtime import write_manifest
 from models.training.card import Card, Figure, write_card
-from models.training.export import OPSET, export_onnx
+from models.training.export import OPSET, export_onnx, filled
 from models.training.gold import loss_of
 from models.training.gold_data import Batch, Sample
 from models.training.loop import LoopSettings, Say, seeded, train
@@ -106,14 +106,16 @@ def batch_maker(recipe: FrameRecipe, samples: Sequence[Sample]) -> Callable[[int
     return lambda step: batch(samples, recipe.seed, step, recipe.batch, recipe.crop_px)
 
 
-def learn(recipe: FrameRecipe, out: Path, *, command: str, say: Say = print) -> Path:
-    """Train from nothing and write weights, manifest and card to ``out``; the weights' file."""
+def learn(recipe: FrameRecipe, out: Path, *, command: str, start: Path | None = None, say: Say = print) -> Path:
+    """Train from nothing, or go on from ``start``; weights, manifest and card go to ``out``; the weights' file."""
     seeded(recipe.seed)
-    network = FrameNetwork().to(memory_format=torch.channels_last)
+    network = FrameNetwork() if start is None else filled(FrameNetwork(normed=False), start)
+    network = network.to(memory_format=torch.channels_last)
     maker = batch_maker(recipe, pool(recipe, say))
     checkpoint = out / f"{NAME}.checkpoint"
     learned, history = train(network, maker, loss_of(recipe.bfloat16), recipe.loop, checkpoint=checkpoint, say=say)
     facts = f"{recipe.pictures} simulated frames of three kinds (simulators.specimen.vesicles), seed {recipe.seed}"
+    facts = facts if start is None else f"{facts}; begun with {start.name}"
     return write(learned, recipe, out, command=command, data=facts, learned=f"{history.losses[-1][1]:.3f}", say=say)
 
 

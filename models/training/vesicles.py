@@ -6,7 +6,7 @@ fast one works at half the sampling, sees 29 voxels around, and has a second out
 which parts vesicles that touch. Both learn Dice (Milletari et al., V-Net, 2016, section 3) plus cross-entropy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models import runtime
-from models.training.card import Card, write_card
+from models.training.card import Card, Figure, write_card
 from models.training.export import OPSET, export_onnx
 from models.training.loop import History, LoopSettings, Say, seeded, train
 from simulators.specimen.tomogram import Tomogram, TomogramSettings, diffuse, simulate
@@ -57,10 +57,9 @@ class VesicleRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     loop: LoopSettings = LoopSettings(steps=3000, learning_rate=3e-3)
 
 
-def _block(cin: int, cout: int, stride: int = 1, *, bias: bool = False) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(cin, cout, 3, stride=stride, padding=1, bias=bias), nn.BatchNorm3d(cout), nn.ReLU(inplace=True)
-    )
+def _block(cin: int, cout: int, stride: int = 1, *, bias: bool = False, normed: bool = True) -> nn.Sequential:
+    convolution = nn.Conv3d(cin, cout, 3, stride=stride, padding=1, bias=bias or not normed)
+    return nn.Sequential(convolution, nn.BatchNorm3d(cout) if normed else nn.Identity(), nn.ReLU(inplace=True))
 
 
 def _pair(cin: int, between: int, cout: int) -> nn.Sequential:
@@ -72,18 +71,29 @@ class FastVesicleNet(nn.Module):
     """Probabilities (n, 2, z, y, x): inside a vesicle, and nearness to its centre, from volumes (n, 1, z, y, x).
 
     Edges are multiples of `ALIGN`. No layer looks at the whole volume: an answer depends on 29 voxels around only.
+
+    Parameters
+    ----------
+    width
+        Channels at the first level.
+    normed
+        With batch norm, to learn from nothing; without it, to go on from exported weights, into which it was folded.
     """
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int = 24, normed: bool = True) -> None:
         super().__init__()
         w1, w2, w3 = width, 2 * width, 4 * width
-        self.stem = nn.Sequential(_block(1, w1, 2), _block(w1, w1))
-        self.down1 = nn.Sequential(_block(w1, w2, 2), _block(w2, w2))
-        self.down2 = nn.Sequential(_block(w2, w3, 2), _block(w3, w3))
+
+        def pair(cin: int, cout: int) -> nn.Sequential:
+            return nn.Sequential(_block(cin, cout, 2, normed=normed), _block(cout, cout, normed=normed))
+
+        self.stem = pair(1, w1)
+        self.down1 = pair(w1, w2)
+        self.down2 = pair(w2, w3)
         self.join1 = nn.Conv3d(w3, w2, 1, bias=False)
-        self.up1 = _block(w2, w2)
+        self.up1 = _block(w2, w2, normed=normed)
         self.join0 = nn.Conv3d(w2, w1, 1, bias=False)
-        self.up0 = _block(w1, w1)
+        self.up0 = _block(w1, w1, normed=normed)
         self.head = nn.Conv3d(w1, 16, 3, padding=1)
 
     def logits(self, volume: Tensor) -> Tensor:
@@ -268,6 +278,26 @@ def learn(
         checkpoint=out.with_suffix(".checkpoint"),
         say=say,
     )
+    data = f"{recipe.tomograms} simulated tomograms (simulators.specimen.tomogram)"
+    manifest = write(
+        network, out, arch=arch, width=recipe.width, command=command, data=data, recipe=msgspec.to_builtins(recipe)
+    )
+    return manifest, history
+
+
+def write(
+    network: nn.Module,
+    out: Path,
+    *,
+    arch: Arch,
+    width: int,
+    command: str,
+    data: str,
+    recipe: dict[str, object],
+    figures: Sequence[Figure] = (),
+) -> runtime.Manifest:
+    """Export a network to ``out`` (an ``.onnx`` file) with its proof, manifest and card."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     probe = torch.from_numpy(runtime.question(1, {"volume": [2, 1, 24, 32, 40]})["volume"])
     parity = export_onnx(
         network,
@@ -277,14 +307,14 @@ def learn(
         outputs=["probability"],
         free={name: {0: "n", 2: "z", 3: "y", 4: "x"} for name in ("volume", "probability")},
     )
-    settings = {"voxel_nm": VOXEL_NM, "align": ALIGN, "arch": arch, "width": recipe.width}
+    settings = {"voxel_nm": VOXEL_NM, "align": ALIGN, "arch": arch, "width": width}
     manifest = runtime.write_manifest(
         out,
         opset=OPSET,
         probe_shapes={"volume": [1, 1, 16, 24, 32]},
         what="Vesicles in cryo-tomograms: probability of being inside one, and nearness to its centre",
         made_by=command,
-        trained_on=f"{recipe.tomograms} simulated tomograms (simulators.specimen.tomogram)",
+        trained_on=data,
         settings=settings,
     )
     card = Card(
@@ -295,8 +325,9 @@ def learn(
         outputs="`probability` (n, 2, z, y, x): inside a vesicle, membrane included; nearness to its centre",
         data=manifest.trained_on,
         command=command,
-        recipe=msgspec.to_builtins(recipe),
+        recipe=recipe,
+        figures=figures,
         limits=[f"torch and ONNX Runtime agree to {parity.torch_onnx:.1e}"],
     )
     write_card(card, out.with_suffix(".md"))
-    return manifest, history
+    return manifest

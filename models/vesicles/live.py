@@ -18,7 +18,7 @@ MOST_OBJECTS = 5_000
 _DIAMETER_NM = (28.0, 85.0)
 _FEW = 8  # fewer hits than this say nothing about the frame
 _SURE = 0.6
-_WEAK_SHARE = 1.0  # hesitant hits for each accepted one
+_WEAK_SHARE = 1.5  # hesitant hits for each accepted one
 
 
 @dataclass(frozen=True)

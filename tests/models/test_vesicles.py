@@ -13,6 +13,8 @@ from models.vesicles.refine import Refined, outside, rays, refine
 from models.vesicles.seeds import Spheres, cones, tips, without_doubles
 from simulators.specimen.tomogram import TomogramSettings, simulate
 
+pytestmark = pytest.mark.timeout(400)  # real networks, on any machine
+
 WEIGHTS = "vesicles-tomogram"
 CLEAR = TomogramSettings(seed=31, shape=(64, 128, 128), vesicles=24, snr=0.5, tilt_step_deg=4.0)
 

@@ -48,8 +48,9 @@ def scale_bar(picture: Any, nm_per_px: float) -> None:
     x0 = round(x1 - length_nm / nm_per_px)
     cv2.rectangle(picture, (x0 - 1, y - 4), (x1 + 1, y + 1), (0, 0, 0), -1)
     cv2.rectangle(picture, (x0, y - 3), (x1, y), (255, 255, 255), -1)
-    for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(picture, f"{length_nm} nm", (x0, y - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thick, cv2.LINE_AA)
+    for shift, colour in ((1, (0, 0, 0)), (0, (255, 255, 255))):  # a shadow, for bright sections
+        at = (x0 + shift, y - 8 + shift)
+        cv2.putText(picture, f"{length_nm} nm", at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
 
 
 def slices(volume: Any, vesicles: Sequence[Vesicle], voxel_nm: float) -> list[tuple[int, Picture]]:

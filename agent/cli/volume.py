@@ -50,6 +50,7 @@ def convert(
     invert: Flag = False,
     nan: float | None = None,
     aligned: Flag = False,
+    like: Path | None = None,
     levels: int = 3,
     workers: int = 0,
     force: Flag = False,
@@ -64,7 +65,8 @@ def convert(
 
     - `cryonaut volume convert sections/ -o cell.zarr --voxel-size 5`
     - `cryonaut volume convert cell.n5/em/fibsem -o cell.zarr --voxel-size 5.24,4,4 --invert`
-    - `cryonaut volume convert found/mito.labels.zarr -o mito.tif --aligned`
+    - `cryonaut volume convert block.zarr -o block.tif --aligned`
+    - `cryonaut volume convert found/mito.labels.zarr -o mito.tif --like sections/`
 
     Parameters
     ----------
@@ -80,6 +82,9 @@ def convert(
         Value for voxels that are not numbers; without it they are refused.
     aligned
         A crop goes back to its place in the whole it was cut from, with 0 around it (TIFF and MRC).
+    like
+        Original volume: each of its voxels gets the value at its place, by offsets and voxel sizes; 0 where there is
+        none. So labels of other voxels lie on the original again (TIFF and MRC).
     levels
         Levels of the OME-Zarr's pyramid.
     workers
@@ -92,7 +97,12 @@ def convert(
     from drivers.volumes import open_volume
 
     source = open_volume(volume)
-    edges = edges_of(source, voxel_size, needed=out.suffix == ".zarr")
+    if like:
+        if out.suffix == ".zarr" or aligned:
+            raise ConfigError("--like goes with TIFF and MRC, and without --aligned")
+        original = open_volume(like)
+        source = regridded(source, original, edges_of(original, voxel_size))
+    edges = source.edges_nm if like else edges_of(source, voxel_size, needed=out.suffix == ".zarr")
     if dry_run:
         say_cost(source, source.shape, 1)
         return
@@ -341,6 +351,42 @@ def edges_of(volume: Any, text: str, *, needed: bool = True) -> Any:
     if volume.edges_nm is None and needed:
         raise ConfigError(f"{volume.path}: says no voxel size: give it with --voxel-size NM, or --voxel-size Z,Y,X")
     return volume.edges_nm
+
+
+def regridded(volume: Any, original: Any, edges: Any) -> Any:
+    """A volume on the voxels of another one: the nearest value at the place of each, 0 beyond it.
+
+    Raises
+    ------
+    ConfigError
+        When the volume says no voxel size, or the two do not overlap.
+    """
+    import numpy as np
+
+    from drivers.volumes import Volume
+    from drivers.volumes.base import Lazy
+
+    own = edges_of(volume, "")
+    at = []
+    for axis, (n, e, o) in enumerate(zip(original.shape, edges, original.offset_nm, strict=True)):
+        place = (o + np.arange(n) * e - volume.offset_nm[axis]) / own[axis]
+        nearest = np.floor(place + 0.5).astype(np.int64)
+        at.append(np.where((nearest >= 0) & (nearest < volume.shape[axis]), nearest, -1))
+    if any((a < 0).all() for a in at):
+        raise ConfigError(f"{volume.path}: lies beside {original.path}: offsets or voxel sizes are not of one cell")
+
+    def fetch(low: Any, high: Any) -> Any:
+        picked = [a[first:last] for a, first, last in zip(at, low, high, strict=True)]
+        out = np.zeros([len(p) for p in picked], volume.array.dtype)
+        inside = [np.flatnonzero(p >= 0) for p in picked]
+        if all(len(i) for i in inside):
+            wanted = [p[i] for p, i in zip(picked, inside, strict=True)]
+            part = volume.array[tuple(slice(int(w.min()), int(w.max()) + 1) for w in wanted)]
+            out[np.ix_(*inside)] = part[np.ix_(*(w - w.min() for w in wanted))]
+        return out
+
+    array = Lazy(original.shape, np.dtype(volume.array.dtype), volume.path, fetch)
+    return Volume(array, tuple(edges), volume.path, original.offset_nm)
 
 
 def say_cost(source: Any, shape: Any, passes: int, *, bytes_per_voxel: int = 0) -> None:

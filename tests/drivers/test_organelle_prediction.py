@@ -94,6 +94,13 @@ def test_labels_are_the_same_for_any_block_and_as_scipy_finds_them(tmp_path: Pat
     assert np.array_equal(results[0] > 0, np.isin(theirs, kept))
 
 
+def test_a_volume_without_objects_has_labels_of_nothing(tmp_path: Path, stack: Path, tiny: str) -> None:
+    made = predict(open_volume(stack), EDGES, tiny, tmp_path / "out", block=64, threads=1)
+    found = label(open_volume(made.paths["dark"]), tmp_path / "none.zarr", level=256, block=32)
+    assert len(found.parts) == found.left_out == 0
+    assert not open_volume(tmp_path / "none.zarr").array[:].any()
+
+
 def test_a_volume_of_other_voxels_is_brought_to_the_networks(tmp_path: Path, cell: np.ndarray, tiny: str) -> None:
     fine = np.repeat(cell, 2, axis=0)  # 2.5 nm along z
     path = tmp_path / "fine.tif"

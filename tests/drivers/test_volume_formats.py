@@ -13,7 +13,7 @@ import zarr
 from agent.cli import app
 from agent.errors import BadFileError, ConfigError
 from drivers.organelles import preparing
-from drivers.volumes import open_volume
+from drivers.volumes import NewVolume, open_volume
 from drivers.volumes.base import Lazy
 
 RNG = np.random.default_rng(3)
@@ -86,6 +86,30 @@ def test_a_crop_of_a_crop_goes_back_to_its_place_in_the_whole(tmp_path: Path) ->
         assert np.array_equal(open_volume(tmp_path / out).array, wanted)
     with pytest.raises(ConfigError, match="is no crop"):
         cryonaut("volume", "convert", source, "-o", tmp_path / "c.tif", "--aligned")
+
+
+def test_labels_of_other_voxels_lie_on_the_original_again(tmp_path: Path) -> None:
+    original = tmp_path / "cell.tif"
+    tifffile.imwrite(original, np.zeros((12, 20, 30), "u1"), metadata={"axes": "ZYX"})
+    coarse = RNG.integers(0, 9, (4, 8, 10), dtype=np.uint32)
+    new = NewVolume(tmp_path / "labels.zarr", (8.0, 8.0, 8.0), (6.0, 10.0, 2.0), labels=True)
+    new.begin(coarse.shape, "u4", (4, 4, 4))[:] = coarse
+    new.finish(1)
+    words = ("volume", "convert", tmp_path / "labels.zarr", "-o", tmp_path / "back.tif", "--like", original)
+    cryonaut(*words, "--voxel-size", "4")
+    back = open_volume(tmp_path / "back.tif")
+    assert back.voxel_nm == pytest.approx(4)
+    for place in np.ndindex(12, 20, 30):
+        at = [np.floor((p * 4 - o) / 8 + 0.5) for p, o in zip(place, (6, 10, 2), strict=True)]
+        inside = all(0 <= a < n for a, n in zip(at, coarse.shape, strict=True))
+        assert back.array[place] == (coarse[tuple(int(a) for a in at)] if inside else 0)
+    new = NewVolume(tmp_path / "far.zarr", (8.0, 8.0, 8.0), (6000.0, 0.0, 0.0))
+    new.begin((4, 4, 4), "u4", (4, 4, 4))
+    new.finish(1)
+    with pytest.raises(ConfigError, match="lies beside"):
+        cryonaut(
+            "volume", "convert", tmp_path / "far.zarr", "-o", tmp_path / "b.tif", "--like", original, "--voxel-size", 4
+        )
 
 
 @pytest.mark.parametrize("kind", ["gzip", "raw"])

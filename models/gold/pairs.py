@@ -14,6 +14,7 @@ from models.gold.spatial import (
     MOST_RANDOM,
     Floats,
     Region,
+    longest,
     neighbours_nm,
     radii_of,
     ripley_k,
@@ -47,8 +48,8 @@ class Pair:
 
     def row(self) -> dict[str, float | int | str]:
         """One row of a table."""
-        above = self.radii_nm[np.nan_to_num(self.l_minus_r, nan=-np.inf) > np.nan_to_num(self.high, nan=np.inf)]
-        below = self.radii_nm[np.nan_to_num(self.l_minus_r, nan=np.inf) < np.nan_to_num(self.low, nan=-np.inf)]
+        above = longest(self.radii_nm, self.l_minus_r > self.high)
+        below = longest(self.radii_nm, self.l_minus_r < self.low)
         return {
             "from": self.names[0],
             "to": self.names[1],

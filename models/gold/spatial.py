@@ -171,7 +171,7 @@ class Pattern:
         """One row of a table."""
         shared = int(self.clusters.members.sum())
         separation = neighbours_nm(self.clusters.centres_nm)
-        above = self.radii_nm[np.nan_to_num(self.l_minus_r, nan=-np.inf) > np.nan_to_num(self.high, nan=np.inf)]
+        above = longest(self.radii_nm, self.l_minus_r > self.high)
         return {
             "group": self.name,
             "particles": self.count,
@@ -189,6 +189,16 @@ class Pattern:
             "clustered_from_nm": round(float(above[0]), 1) if len(above) else "",
             "clustered_to_nm": round(float(above[-1]), 1) if len(above) else "",
         }
+
+
+def longest(radii_nm: Floats, where: NDArray[np.bool_]) -> Floats:
+    """The radii of the longest stretch of them that is in ``where``, shape (n,); none where nothing is."""
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(int)))
+    starts, stops = ends[::2], ends[1::2]
+    if len(starts) == 0:
+        return radii_nm[:0]
+    best = int(np.argmax(stops - starts))
+    return radii_nm[starts[best] : stops[best]]
 
 
 def rounded(values: NDArray[np.number], how: object) -> float | str:

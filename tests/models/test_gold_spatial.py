@@ -6,7 +6,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist
 
 from models.gold.pairs import paired
-from models.gold.spatial import Region, clusters, measured, neighbours_nm, ripley_k, ripley_l
+from models.gold.spatial import Region, clusters, longest, measured, neighbours_nm, ripley_k, ripley_l
 
 RECTANGLE = Region(2000.0, 1500.0)
 
@@ -84,6 +84,14 @@ def test_two_kinds_that_lie_together_or_keep_apart_are_told_from_independent_one
     free = paired(("6 nm", "12 nm"), first, RECTANGLE.random(rng, 80), RECTANGLE, trials=39)
     assert ((free.l_minus_r > free.high) | (free.l_minus_r < free.low)).mean() < 0.3
     assert np.allclose(free.neighbours_nm.size, 120)
+
+
+def test_the_longest_stretch_of_radii_is_told():
+    radii = np.arange(10.0)
+    where = np.array([0, 1, 1, 0, 0, 1, 1, 1, 0, 1], bool)
+    assert longest(radii, where).tolist() == [5, 6, 7]
+    assert longest(radii, ~where & where).size == 0
+    assert longest(radii, where | ~where).size == 10
 
 
 def test_a_kind_that_is_not_there_makes_a_pair_without_figures():

@@ -30,6 +30,7 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SEEDS = 3
 PIXELS: dict[simulated.Kind, tuple[float, int]] = {"cryo": (1.1, 1400), "section": (1.3, 1200), "fib": (5.0, 400)}
 EPFL_NM = 5.0
+# The first three are known; the others were assumed from the usual diameter of synaptic vesicles.
 REAL = {
     "imbrosci_25_05_WT_0005.tif": 1.306, "imbrosci_25_05_WT_0014.tif": 1.306, "imbrosci_26-8_wt_0003.tif": 1.306,
     "cryovesnet_slice_a.png": 2.2, "vp_bbox_comparison__12020341732316584951_raw.png": 0.22,

@@ -33,6 +33,7 @@ RECIPE = Path(__file__).resolve().parent.parent / "config" / "training" / "organ
 TRAINED: tuple[CellName, ...] = ("train-1", "train-2")
 NAIVE: tuple[CellName, ...] = ("naive-1", "naive-2")
 TEST_REGION = 91
+_ORDER = ("one", "joint", "from", "fine-tuned")
 Figures = dict[str, dict[str, tuple[float, float, float]]]
 
 
@@ -85,11 +86,11 @@ def cells(recipe: OrganelleRecipe, work: Path, seed: int, iterations: int | None
     joint = work / "joint"
     jobs: dict[str, tuple[Path, Callable[[Path], Figures]]] = {
         "joint": (joint, partial(trained, used=TRAINED)),
-        "one cell": (work / "one-cell", partial(trained, used=TRAINED[:1])),
     }
     for cell in NAIVE:
         jobs[f"from scratch on {cell}"] = (work / f"scratch-{cell}", partial(tuned, cell=cell, start=None))
         jobs[f"fine-tuned on {cell}"] = (work / f"fine-{cell}", partial(tuned, cell=cell, start=joint))
+    jobs["one cell"] = (work / "one-cell", partial(trained, used=TRAINED[:1]))
     rows: dict[str, Figures] = {}
     for name, (folder, work_on) in jobs.items():
         _say(f"-- {name}")
@@ -97,7 +98,7 @@ def cells(recipe: OrganelleRecipe, work: Path, seed: int, iterations: int | None
     for structure in recipe.structures:
         print(f"\n{structure}: F1 (precision, recall)")
         print(f"{'':24}" + "".join(f"{cell:>22}" for cell in every))
-        for name, row in rows.items():
+        for name, row in sorted(rows.items(), key=lambda item: _ORDER.index(item[0].split()[0])):
             parts = []
             for cell in every:
                 f1, precision, recall = row.get(cell, {}).get(structure, (None, None, None))

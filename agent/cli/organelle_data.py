@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agent.cli.annotate import parse_box
 from agent.errors import BadFileError, ConfigError
 from drivers.volumes import Volume, open_volume
+from models.organelles.normalise import BadGreyError, Kind, normaliser
 
 AGREE = 0.02  # of voxel edges
 
@@ -49,24 +50,24 @@ class Entries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A volume in memory: grey values as uint8 or in [0, 1], labels, mask, where scores count."""
+    """A volume in memory: grey values, labels, mask, where scores count."""
 
     name: str
-    raw: NDArray[Any]
+    raw: NDArray[np.uint8]
     labels: dict[str, NDArray[Any]]
     mask: NDArray[np.bool_] | None = None
     counted: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
-def read(path: Path, voxel_nm: float) -> tuple[list[Read], list[Read]]:
-    """Volumes to learn from, and held-out ones.
+def read(path: Path, voxel_nm: float, kind: Kind) -> tuple[list[Read], list[Read]]:
+    """Volumes to learn from, and held-out ones, normalised as ``kind`` says, each by its own grey values.
 
     Raises
     ------
     ConfigError
         When the YAML file cannot be read, or names what is not there.
     BadFileError
-        When a file does not fit: another shape, another voxel size, grey values of another range.
+        When a file does not fit: another shape, another voxel size, grey values that cannot be normalised.
     """
     try:
         entries = msgspec.yaml.decode(path.read_bytes(), type=Entries)
@@ -77,12 +78,12 @@ def read(path: Path, voxel_nm: float) -> tuple[list[Read], list[Read]]:
     if not entries.training:
         raise ConfigError(f"{path}: names no volume under `training`")
     first, second = (
-        [_read(path.parent, one, voxel_nm) for one in some] for some in (entries.training, entries.held_out)
+        [_read(path.parent, one, voxel_nm, kind) for one in some] for some in (entries.training, entries.held_out)
     )
     return first, second
 
 
-def _read(folder: Path, entry: Entry, voxel_nm: float) -> Read:
+def _read(folder: Path, entry: Entry, voxel_nm: float, kind: Kind) -> Read:
     file = folder / entry.raw
     volume = open_volume(file)
     _check_voxels(file, volume, voxel_nm)
@@ -97,7 +98,7 @@ def _read(folder: Path, entry: Entry, voxel_nm: float) -> Read:
 
     return Read(
         entry.name or file.stem,
-        _grey(file, np.asarray(volume.array[part])),
+        _grey(file, volume, part, kind),
         {structure: beside(name) for structure, name in entry.labels.items()},
         beside(entry.mask) != 0 if entry.mask else None,
         {structure: beside(name) != 0 for structure, name in entry.metric_masks.items()},
@@ -113,14 +114,12 @@ def _check_voxels(file: Path, volume: Volume, voxel_nm: float) -> None:
         )
 
 
-def _grey(file: Path, raw: NDArray[Any]) -> NDArray[Any]:
-    if raw.dtype == np.uint8:
-        return raw
-    if raw.dtype == np.uint16:
-        return np.asarray(raw / np.float32(65535), np.float32)
-    if np.issubdtype(raw.dtype, np.floating) and float(raw.min()) >= 0 and float(raw.max()) <= 1:
-        return np.asarray(raw, np.float32)
-    raise BadFileError(
-        f"{file}: {raw.dtype} from {raw.min()} to {raw.max()}; learned from are uint8, uint16, or 0 to 1:"
-        " `cryonaut volume normalise` first"
-    )
+def _grey(file: Path, volume: Volume, part: tuple[slice, ...], kind: Kind) -> NDArray[np.uint8]:
+    """A part of a volume, normalised by the grey values of the whole, in 256 steps."""
+    try:
+        how = normaliser(volume.array, kind)
+    except BadGreyError as error:
+        raise BadFileError(f"{file}: {error}") from error
+    z, y, x = (s.start for s in part)
+    grey = how.apply(np.asarray(volume.array[part]), (z, y, x))
+    return np.rint(grey * 255).astype(np.uint8)

@@ -416,8 +416,8 @@ def organelles(
     - `cryonaut train organelles --out trained --seed 0`: the shipped network, from simulated cells
     - `cryonaut train organelles --data cells.yaml --structures mitochondrion --dry-run`
     - `cryonaut train organelles --arch published --data cells.yaml --structures mitochondrion`
-    - `cryonaut train organelles --finetune --data new_cell.yaml --out site`, used by `cryonaut predict --model
-      site/organelles-fast.yaml`
+    - `cryonaut train organelles --finetune --data new_cell.yaml --out site`, used by
+      `cryonaut segment organelles cell.zarr -o found --model site/organelles-fast.yaml`
 
     Parameters
     ----------
@@ -493,7 +493,7 @@ def _organelle_data(path: Path | None, finetune: bool, recipe: Any) -> tuple[Any
         return family.simulated_data(recipe), {}
     from agent.cli.organelle_data import read
 
-    training, held_out = read(path, recipe.voxel_nm)
+    training, held_out = read(path, recipe.voxel_nm, recipe.normalisation)
     volumes = [
         tuple(AnnotatedVolume.of(one.name, one.raw, one.labels, recipe.structures, one.mask) for one in some)
         for some in (training, held_out)

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import runtime
+from models.organelles.normalise import normalised
 from models.training.card import Card, Figure, write_card
 from models.training.export import OPSET, export_onnx
 from models.training.loop import Say, TrainingError, seeded
@@ -33,6 +34,11 @@ from models.training.organelles_recipe import OrganelleRecipe
 from simulators.specimen.cell import CellName, CellSettings, simulate
 
 WEIGHTS = "organelles-fast"
+SIMULATED = (
+    "It has seen simulated cells only: look at what it marks in a real one, and fine-tune with one block of it",
+    "On cells of another stain it is much weaker (`python -m benchmarks.organelles --only cells` prints how much)",
+    "A short training on a processor; structures whose F1 above is low are not to be measured with it",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +53,14 @@ class Data:
         Volumes of the same cells, or of naive ones, to validate on.
     what
         In a few words, for the manifest.
+    limits
+        Where not to trust what was learned from it, for the card.
     """
 
     training: tuple[Annotated, ...]
     held_out: tuple[Annotated, ...] = ()
     what: str = ""
+    limits: tuple[str, ...] = ()
 
 
 @cache
@@ -60,7 +69,13 @@ def simulated(
 ) -> Annotated:
     """A region of a simulated cell with its annotation."""
     cell = simulate(CellSettings.of(name, region, shape=shape, voxel_nm=recipe.voxel_nm))
-    return Annotated.of(f"{name}/{region}", cell.raw, cell.labels, recipe.structures)
+    raw = even(cell.raw, recipe)
+    return Annotated.of(f"{name}/{region}", raw, cell.labels, recipe.structures)
+
+
+def even(raw: NDArray[np.generic], recipe: OrganelleRecipe) -> NDArray[np.uint8]:
+    """Grey values of a whole volume as the recipe's networks see them, in 256 steps."""
+    return np.rint(normalised(raw, recipe.normalisation) * 255).astype(np.uint8)
 
 
 def simulated_data(
@@ -69,7 +84,7 @@ def simulated_data(
     """Regions of simulated cells to learn from, and one more of each, of which nothing is learned, to validate on."""
     training = tuple(simulated(cell, region, recipe) for cell in cells for region in range(regions))
     held_out = tuple(simulated(cell, 90, recipe) for cell in cells)
-    return Data(training, held_out, f"{len(training)} regions of simulated cells {' and '.join(cells)}")
+    return Data(training, held_out, f"{len(training)} regions of simulated cells {' and '.join(cells)}", SIMULATED)
 
 
 def learn(
@@ -487,7 +502,9 @@ def _written(
         for what, scores in rows.items()
         for name, s in scores.items()
     ]
-    limits = [] if run.regime.found else ["Validation loss was not stable yet: train longer"]
+    limits = [*data.limits]
+    if not run.regime.found:
+        limits.append("Validation loss was not stable yet: train longer")
     export(
         network, recipe, file, trained_on=data.what, command=command, seed=seed, thresholds=thresholds,
         figures=figures, limits=limits,

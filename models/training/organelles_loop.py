@@ -243,8 +243,6 @@ def train(
 def _step(state: _State, block: Block, recipe: OrganelleRecipe, total: int, device: torch.device) -> None:
     how = recipe.optimisation
     state.network.train()
-    if state.iteration >= how.statistics * total:
-        state.network.settle()
     for group in state.optimiser.param_groups:
         group["lr"] = rate(state.iteration, recipe, total)
     with torch.autocast(device.type, DTYPES.get(how.precision, torch.bfloat16), enabled=how.precision != "fp32"):

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Arch = Literal["fast", "published"]
+MOMENTUM = 0.02  # of the running statistics: blocks differ much, so some fifty are averaged
+WARM = 40  # blocks after which the running statistics are followed fully
 STEP = 8  # three halvings: a block that begins elsewhere meets other pooling phases
 
 
@@ -49,12 +51,6 @@ class OrganelleNet(nn.Module):
     def forward(self, volume: Tensor) -> Tensor:
         """Probabilities."""
         return torch.sigmoid(self.logits(volume))
-
-    def settle(self) -> None:
-        """Answer with what was learned of grey values so far, and no longer with a block's own statistics."""
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.eval()
 
 
 def _valid_pair(cin: int, cout: int) -> nn.Sequential:
@@ -130,13 +126,42 @@ class PublishedNet(OrganelleNet):
         return (classes[:, 1:] - classes[:, :1])[:, :, t:-t, t:-t, t:-t]
 
 
+class Renormalisation(nn.BatchNorm3d):
+    """Batch renormalisation: forward as with the running statistics, gradients as with those of the block.
+
+    Blocks of one cell are alike and those of two cells are not, so a network that normalises each block by itself
+    learns what it cannot do later, when it answers with the running statistics. Here it answers with these while it
+    learns, too (Ioffe, Batch Renormalization, 2017, with the limits there on how far both may differ).
+    """
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """Normalised values."""
+        if not self.training:
+            return super().forward(volume)
+        own = functional.batch_norm(volume, None, None, training=True, eps=self.eps)
+        with torch.no_grad():
+            var, mean = torch.var_mean(volume.float(), dim=(0, 2, 3, 4), correction=0)
+            self.num_batches_tracked += 1
+            seen = int(self.num_batches_tracked)
+            share = max(MOMENTUM, 1 / seen)
+            free = min(1.0, seen / WARM)  # at first the statistics are not worth following
+            spread = torch.sqrt(self.running_var + self.eps)
+            ratio = (torch.sqrt(var + self.eps) / spread).clamp(1 / (1 + 2 * free), 1 + 2 * free)
+            shift = ((mean - self.running_mean) / spread).clamp(-5 * free, 5 * free)
+            self.running_mean.lerp_(mean, share)
+            self.running_var.lerp_(var, share)
+            shape = (1, -1, 1, 1, 1)
+        gain = (self.weight * ratio).view(shape)
+        return own * gain + (self.weight * shift + self.bias).view(shape)
+
+
 class _Conv(nn.Module):
-    """A valid convolution, and where ``norm`` is true batch normalisation, which `folded` turns into weights."""
+    """A valid convolution, and where ``norm`` is true normalisation, which `folded` turns into weights."""
 
     def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, norm: bool) -> None:
         super().__init__()
         self.conv = nn.Conv3d(cin, cout, size, stride=stride)
-        self.norm = nn.BatchNorm3d(cout) if norm else nn.Identity()
+        self.norm = Renormalisation(cout) if norm else nn.Identity()
 
     def forward(self, volume: Tensor) -> Tensor:
         answer: Tensor = self.norm(self.conv(volume))
@@ -169,8 +194,8 @@ class FastNet(OrganelleNet):
     width
         Channels at half the sampling; twice as many at each level below.
     norm
-        Whether it learns with batch normalisation. Statistics of blocks are used in the first part of a training
-        only (see `OrganelleNet.settle`), so that no answer depends on more than a voxel's surroundings.
+        Whether it learns with `Renormalisation`. It answers with the running statistics, which are weights like others
+        then, so that no answer depends on more than a voxel's surroundings.
     """
 
     def __init__(self, structures: int = 1, width: int = 24, *, norm: bool = True) -> None:

@@ -98,9 +98,6 @@ class Optimisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         than 1 : 100 against the other.
     norm
         Largest norm of the gradient; 0: any, as published.
-    statistics
-        Share of the iterations in which the fast network normalises by the block at hand; after that it learns with
-        what it answers with. The published network has no normalisation.
     precision
         Of forward and backward passes; weights stay fp32.
     """
@@ -112,7 +109,6 @@ class Optimisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 0.01
     norm: float = 0.0
-    statistics: float = 0.6
     precision: Precision = "fp32"
 
 
@@ -171,7 +167,7 @@ class OrganelleRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     voxel_nm
         Edge of the voxels that it is for.
     normalisation
-        What grey values went through before, see ``cryonaut volumes normalise``.
+        What grey values go through first, each volume as a whole, see ``cryonaut volume normalise``.
     """
 
     arch: Arch = "published"

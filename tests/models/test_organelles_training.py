@@ -1,5 +1,6 @@
 """Training of organelle networks, small: the published arithmetic and rules hold, and runs go on exactly."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from models.training.loop import TrainingError, load_recipe  # noqa: E402
 from models.training.organelles import Data, fine_tune, load_weights, predict  # noqa: E402
 from models.training.organelles_data import Annotated, Blocks, cut, displacements, fixed_blocks, place  # noqa: E402
 from models.training.organelles_loop import train  # noqa: E402
-from models.training.organelles_network import STEP, FastNet, PublishedNet, build, parameters  # noqa: E402
+from models.training.organelles_network import (  # noqa: E402
+    STEP,
+    FastNet,
+    PublishedNet,
+    Renormalisation,
+    build,
+    parameters,
+)
 from models.training.organelles_protocol import Scores, balanced_loss, best_threshold, fit_regime, score  # noqa: E402
 from models.training.organelles_recipe import (  # noqa: E402
     Augmentation,
@@ -36,7 +44,7 @@ TINY = OrganelleRecipe(
     structures=("mitochondrion", "er"),
     voxel_nm=8.0,
     sampling=Sampling(block=8, centred=0.5, padding=None),
-    optimisation=Optimisation(iterations=6, learning_rate=1e-2, schedule="cosine", statistics=0.5),
+    optimisation=Optimisation(iterations=6, learning_rate=1e-2, schedule="cosine"),
     validation=Validation(every=2, window=4, blocks=1),
     finetuning=FineTuning(iterations=4, edge=24),
 )
@@ -107,6 +115,22 @@ def test_normalisation_is_folded_into_the_weights_without_a_change() -> None:
     assert not any("norm" in name for name in network.folded().state_dict())
 
 
+def test_what_is_normalised_while_learning_is_what_is_answered_later() -> None:
+    """Once warm, the values are those of the running statistics, and the block's own change only the gradients."""
+    layer = Renormalisation(3)
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(60):
+        layer(0.5 + 2 * torch.randn(1, 3, 6, 6, 6, generator=generator))
+    block = 0.9 + 2.4 * torch.randn(1, 3, 6, 6, 6, generator=generator)
+    other = copy.deepcopy(layer).eval()
+    assert torch.allclose(layer(block), other(block), atol=1e-4)
+    assert float(layer.running_mean.mean()) == pytest.approx(0.5, abs=0.1)
+    asked = block.clone().requires_grad_()
+    (layer(asked) ** 3).sum().backward()
+    assert asked.grad is not None
+    assert asked.grad.sum((0, 2, 3, 4)).abs().max() < 1e-2  # as with batch normalisation, a shift has no gradient
+
+
 # ------------------------------------------------------------------------------------------------- protocol
 
 
@@ -124,7 +148,6 @@ def test_the_published_recipe_is_what_the_defaults_say() -> None:
         "shift",
         "misalign",
         "scale",
-        "offset",
     )
     assert all(getattr(fast.augmentation, name) == getattr(Augmentation(), name) for name in same)
 

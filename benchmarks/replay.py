@@ -38,7 +38,7 @@ from simulators.replay.run import MODEL_OF, Options, recorded_settings, replay
 
 EVENTS = 100_000
 SESSIONS = 200
-LARGE_FRAMES = 10
+LARGE_FRAMES = 20
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "data" / "golden"
 
 
@@ -65,7 +65,7 @@ def _timed(what: Callable[[], Any]) -> tuple[float, float, Any]:
 
 
 def _large(folder: Path) -> Path:
-    """An advisor's session of 10 medium-mag frames of 2048 x 2048 pixels, as a camera gives them."""
+    """An advisor's session of 20 medium-mag frames of 2048 x 2048 pixels, as a camera gives them."""
     rows, columns = np.indices((2048, 2048), dtype=np.float32)
     foil = 100.0 + 60.0 * (np.hypot((columns + 30) % 110 - 55, (rows + 30) % 110 - 55) < 30)
     frames = []

@@ -94,8 +94,10 @@ def policy(
     console.print(shown)
     if trust:
         console.print(
-            f"unseen squares: Brier {trust.brier:.3f} (always the mean: {trust.brier_base:.3f}); the 90 % interval of a"
-            f" square's good holes held {trust.coverage:.0%} of {trust.squares}"
+            f"unseen squares: Brier {trust.brier:.3f} (the share that was good so far: {trust.brier_so_far:.3f}; the"
+            f" share of the whole survey, which nobody knows: {trust.brier_base:.3f}); the 90 % interval of a"
+            f" square's good holes held {trust.coverage:.0%} of {trust.squares} forecasts of"
+            f" {int(data.square.max()) + 1} squares"
         )
         for p, good, number in trust.reliability:
             console.print(f"  said {p:4.2f}  was {good:4.2f}  {'#' * round(40 * good):<40} {number}")

@@ -35,7 +35,8 @@ def judge(
     - `cryonaut judge micrographs/ --picture --out judged`
     - `cryonaut judge micrograph.mrc --pixel-size 1.06 --voltage 200 --open-beam 45 --format json`
 
-    A movie (an MRC stack) is not summed: sum it first. `docs/quality.md` says how each figure is made.
+    Of a movie (an MRC or TIFF file of several frames) the drift is told, and the sum of its frames, moved back onto
+    each other, is judged. `docs/quality.md` says how each figure is made.
 
     Parameters
     ----------
@@ -100,7 +101,9 @@ def judge(
     for file in files:
         try:
             image, own = read_image(file)
+            image, motion = _still(file, image, pixel_size or own)
             row, drawn = _one(file, image, pixel_size or own, conditions, unfiltered, draw=picture)
+            row |= motion
         except (BadFileError, BadImageError) as error:
             text = str(error) if isinstance(error, BadFileError) else f"{file}: {error}"
             print(f"cryonaut: {text}", file=sys.stderr)
@@ -124,6 +127,39 @@ def judge(
         sys.exit(1)
 
 
+def _still(file: Path, image: Any, pixel_size: float | None) -> tuple[Any, dict[str, Any]]:
+    """The image to judge, and the figures of its motion where the file is a movie."""
+    from drivers.volumes.mrc import open_mrc
+    from drivers.volumes.tiff import open_tiff
+    from models.quality.drift import aligned, drift
+
+    if file.suffix.lower() in (".mrc", ".mrcs", ".st"):
+        frames = open_mrc(file).array
+    elif file.suffix.lower() in (".tif", ".tiff") and _pages(file) > 1:
+        frames = open_tiff(file).array
+    else:
+        return image, {}
+    if len(frames) < 2:
+        return image, {}
+    found = drift(frames, pixel_size)
+    unit = "angstrom" if pixel_size else "pixels"
+    motion = {
+        "frames": len(frames),
+        f"drift_total_{unit}": round(found.total_angstrom, 3),
+        f"drift_per_frame_{unit}": round(found.per_frame_angstrom, 3),
+        f"drift_fastest_{unit}": round(found.fastest_angstrom, 3),
+        f"drift_straight_{unit}": round(found.straight_angstrom, 3),
+    }
+    return aligned(frames, found.path_angstrom / (pixel_size or 1.0)), motion
+
+
+def _pages(file: Path) -> int:
+    import tifffile
+
+    with tifffile.TiffFile(file) as tiff:
+        return len(tiff.pages)
+
+
 def _one(
     file: Path, image: Any, pixel_size: float | None, conditions: Any, unfiltered: Path | None, *, draw: bool
 ) -> tuple[dict[str, Any], Any]:
@@ -144,7 +180,7 @@ def _one(
         "note": finding.note,
     }
     if unfiltered is not None:
-        other, _ = read_image(unfiltered)
+        other, _ = _still(unfiltered, *read_image(unfiltered))
         path = conditions.mean_free_path_nm or inelastic_mean_free_path_nm(conditions.voltage_kv)
         try:
             pair = thickness_from_pair_nm(float(other.mean()), float(image.mean()), path)
@@ -165,6 +201,13 @@ def _save(drawn: Any, out: Path, file: Path) -> None:
     target = out / f"{file.stem}_judged.png"
     cv2.imwrite(str(target), drawn[..., ::-1])
     print(f"picture: {target}")
+
+
+def _drift(row: dict[str, Any]) -> str:
+    for unit, short in (("angstrom", "Å"), ("pixels", "px")):
+        if f"drift_total_{unit}" in row:
+            return f"{row[f'drift_total_{unit}']:.1f} {short} in {row['frames']}"
+    return "–"
 
 
 def _csv(rows: list[dict[str, Any]], out: Path | None) -> None:
@@ -192,6 +235,9 @@ def _table(rows: list[dict[str, Any]]) -> None:
     longest = max(12, console.width - (64 if not roomy else 104))
     for name in ("label", "score", "defocus", "astig.", "fit Å", "ice nm", "dirt"):
         table.add_column(name, justify="left" if name == "label" else "right", no_wrap=True)
+    movies = any("frames" in row for row in rows)
+    if movies:
+        table.add_column("drift", justify="right", no_wrap=True)
     if roomy:
         table.add_column("why", overflow="fold")
 
@@ -210,6 +256,7 @@ def _table(rows: list[dict[str, Any]]) -> None:
             shown(row, "ctf_resolution_angstrom", ".1f") if trusted else "–",
             shown(row, thickness, ".0f"),
             f"{100 * row.get('contamination', 0.0):.1f} %",
+            *([_drift(row)] if movies else []),
             *([row["note"]] if roomy else []),
         )
     console.print(table)

@@ -32,7 +32,8 @@ class Calibration:
     Parameters
     ----------
     brier
-        Mean squared difference between probability and outcome; ``brier_base`` is that of the share of good holes.
+        Mean squared difference between probability and outcome; ``brier_base`` is that of the share of all good holes,
+        which nobody knows on the way, ``brier_so_far`` that of the share among the holes seen so far.
     coverage
         Share of squares whose number of good holes lay in its 90 % interval.
     reliability
@@ -42,6 +43,7 @@ class Calibration:
     forecasts: int
     brier: float
     brier_base: float
+    brier_so_far: float
     coverage: float
     squares: int
     reliability: tuple[tuple[float, float, int], ...]
@@ -86,6 +88,7 @@ def calibration(survey: Survey, *, prior: bool, count: int, seed: int, limit: fl
     """Forecasts of squares that are still unseen, and of their holes, after part of a run from each start."""
     p_all: list[NDArray[np.float64]] = []
     good_all: list[NDArray[np.bool_]] = []
+    so_far: list[NDArray[np.float64]] = []
     inside = squares = 0
     rng = np.random.default_rng([seed, 1])
     for start in starts(survey, count, seed):
@@ -99,6 +102,7 @@ def calibration(survey: Survey, *, prior: bool, count: int, seed: int, limit: fl
                 continue
             good = survey.good[rows]
             p_all.append(site.forecast.p_good)
+            so_far.append((survey.good[tour.visited].mean() - good) ** 2)
             good_all.append(good)
             low, high = site.forecast.count_interval()
             squares += 1
@@ -111,7 +115,8 @@ def calibration(survey: Survey, *, prior: bool, count: int, seed: int, limit: fl
         if (bins == b).any()
     )
     base = float(((survey.good.mean() - good) ** 2).mean())
-    return Calibration(len(p), float(((p - good) ** 2).mean()), base, inside / max(squares, 1), squares, table)
+    brier, known = float(((p - good) ** 2).mean()), float(np.concatenate(so_far).mean())
+    return Calibration(len(p), brier, base, known, inside / max(squares, 1), squares, table)
 
 
 def _some_of_each(survey: Survey, rng: np.random.Generator, share: float) -> list[int]:

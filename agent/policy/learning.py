@@ -169,6 +169,7 @@ class Forecast(NamedTuple):
     wide: Floats
     near: Floats
     chance: float
+    wide_reach: float = 8.0  # of the waves, in hole pitches
 
     @property
     def variance(self) -> Floats:
@@ -183,35 +184,39 @@ class Forecast(NamedTuple):
     def rows(self, rows: NDArray[Any]) -> "Forecast":
         """The forecast of some of the holes."""
         return Forecast(
-            self.mean[rows], self.session[rows], self.level[rows], self.wide[rows], self.near[rows], self.chance
-        )
+            self.mean[rows], self.session[rows], self.level[rows], self.wide[rows], self.near[rows],
+            self.chance, self.wide_reach,
+        )  # fmt: skip
 
     @property
     def p_good(self) -> Floats:
         """Probability of a good micrograph of each hole."""
         return np.asarray(ndtr(self.mean / np.sqrt(self.variance)))
 
-    def count_interval(self, scale: float = 1.0, z: float = 1.645) -> tuple[float, float]:
-        """Interval of the number of good micrographs among all holes, each standing for ``scale`` of them.
+    def count_interval(self, scale: float = 1.0, level: float = 0.9) -> tuple[float, float]:
+        """Shortest interval that holds the number of good micrographs among all holes with probability ``level``.
 
-        What the holes share is integrated over, what each has of its own adds up by chance.
+        What the holes share is integrated over, what each has of its own adds up by chance. They share the level and,
+        of the waves, as much as two holes of a square field do in the mean: 1 / (1 + side² / 6 reach²). Where squares
+        are all good or all bad, none and all are the likeliest numbers: an interval with equal tails would have to
+        hold both, and so nearly everything. Each hole stands for ``scale`` holes.
         """
-        shared = self.session + self.level
+        side_squared = len(self.mean) * scale  # holes lie a pitch apart
+        shared = self.session + self.level + self.wide / (1.0 + side_squared / (6.0 * self.wide_reach**2))
         nodes = np.linspace(-2.8, 2.8, 57)
         weights = np.exp(-0.5 * nodes**2)
         rest = np.sqrt(np.maximum(self.variance - shared, 1e-9))[:, None]
         p = ndtr((self.mean[:, None] + np.sqrt(shared)[:, None] * nodes) / rest)
         mean, luck = p.sum(axis=0) * scale, np.sqrt((p * (1 - p)).sum(axis=0) * scale + 1e-9)
-        low, high = 0.0, len(self.mean) * scale + 1.0
-        bounds = []
-        for target in (ndtr(-z), ndtr(z)):
-            a, b = low - 1.0, high
-            for _ in range(30):
-                middle = 0.5 * (a + b)
-                below = float((ndtr((middle + 0.5 - mean) / luck) * weights).sum() / weights.sum())
-                a, b = (middle, b) if below < target else (a, middle)
-            bounds.append(0.5 * (a + b))
-        return max(bounds[0], 0.0), min(bounds[1], high)
+        most = max(round(len(self.mean) * scale), 1)
+        up_to = ndtr((np.arange(most)[:, None] + 0.5 - mean) / luck) @ weights / weights.sum()
+        up_to = np.concatenate([[0.0], up_to, [1.0]])  # probability of fewer than k
+        low = np.arange(most + 1)
+        high = np.searchsorted(up_to, np.minimum(up_to[:-1] + level, 1.0 - 1e-12)) - 1
+        held = up_to[np.minimum(high + 1, most + 1)] - up_to[low]
+        width = np.where(held >= level - 1e-9, high - low, most + 1)
+        best = int(np.argmin(width))
+        return float(low[best]), float(min(high[best], most))
 
     def p_interval(self, z: float = 1.645) -> tuple[Floats, Floats]:
         """Lower and upper bound of that probability, given what is still open about the place itself."""
@@ -319,7 +324,9 @@ class Posterior:
         common = np.maximum(common, 0.0)
         apart = 1.0 / (self._apart_var + 1e-12)  # what tells this square from others, were offset and weights known
         alone = np.minimum(level**2 / (apart + message.precision[d, d]), common)
-        whole = Forecast(mean, common - alone, alone, message.wide_var, message.near_var, self.belief.chance_sd**2)
+        whole = Forecast(mean, common - alone, alone, message.wide_var, message.near_var,
+            self.belief.chance_sd**2, self.belief.wide_reach,
+        )  # fmt: skip
         extra = self.regions[key].stand_ins
         return whole.rows(np.arange(len(mean) - extra)) if extra else whole
 

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from agent.policy import thickness
 from agent.policy.evidence import AROUND, Evidence, gather
 from agent.policy.learning import Forecast, Posterior
-from agent.session.state import OPEN_STATES, Square, State
+from agent.session.state import OPEN_STATES, Hole, Square, State
 from agent.settings import Settings
 
 Z90 = 1.6449  # 90 % of a normal distribution lies within this many standard deviations
-USUAL_ICE_NM, USUAL_ICE_LOG_VAR = 40.0, 0.5
+USUAL_ICE_LOG_VAR = 0.5  # where nothing was measured yet
 
 
 class HoleOutlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +29,9 @@ class HoleOutlook(msgspec.Struct, frozen=True, kw_only=True):
     ctf_angstrom, ctf_var
         Expected CTF resolution, and variance in Å².
     ice_nm, ice_var
-        Expected ice thickness, and variance in nm².
+        Ice thickness, and variance in nm²: measured there, or expected from what was measured elsewhere.
+    ice_low, ice_high
+        Interval that holds it with 90 %.
     reasons
         What the expectation comes from, the largest part first.
     """
@@ -40,6 +43,8 @@ class HoleOutlook(msgspec.Struct, frozen=True, kw_only=True):
     ctf_var: float
     ice_nm: float
     ice_var: float
+    ice_low: float
+    ice_high: float
     reasons: tuple[str, ...] = ()
 
 
@@ -76,6 +81,7 @@ def outlook(state: State, settings: Settings) -> Outlook:
     evidence = gather(state, limit)
     posterior = Posterior(evidence.regions, evidence.belief)
     graded = Posterior(evidence.regions, evidence.belief, graded=True)
+    ice = thickness.expected(state, evidence)
     holes: dict[str, HoleOutlook] = {}
     squares: dict[str, SquareOutlook] = {}
     for region in evidence.regions:
@@ -85,7 +91,8 @@ def outlook(state: State, settings: Settings) -> Outlook:
         forecast = posterior.forecast(region.key)
         if square.holes:
             reasons = reasons_of(evidence, posterior, region.key)
-            _holes(holes, square, forecast, graded.forecast(region.key), reasons, limit)
+            frozen = None if ice is None else ice.forecast(region.key)
+            _holes(holes, square, forecast, graded.forecast(region.key), reasons, limit, frozen)
         squares[region.key] = _square(square, forecast, evidence)
     unvisited = [s for grid in state.grids.values() for s in grid.squares.values() if s.state in OPEN_STATES]
     unvisited = [s for s in unvisited if not s.map_frame_id]
@@ -102,22 +109,34 @@ def _holes(
     graded: Forecast,
     reasons: list[tuple[str, ...]],
     limit: float,
+    ice: Forecast | None,
 ) -> None:
     low, high = forecast.p_interval(Z90)
     p_good, variance = forecast.p_good, graded.variance
     for i, hole in enumerate(square.holes.values()):
         ctf = limit * math.exp(-float(graded.mean[i]))
-        ice = hole.features.get("ice_thickness_nm")
+        nm, log_var = _ice(hole, ice, i)
         found[hole.area_id] = HoleOutlook(
             p_good=round(float(p_good[i]), 4),
             low=round(float(low[i]), 4),
             high=round(float(high[i]), 4),
             ctf_angstrom=round(ctf, 3),
             ctf_var=round(ctf**2 * float(variance[i]), 4),
-            ice_nm=USUAL_ICE_NM if ice is None else ice,
-            ice_var=USUAL_ICE_NM**2 * USUAL_ICE_LOG_VAR if ice is None else (0.1 * ice) ** 2,
+            ice_nm=round(nm, 2),
+            ice_var=round(nm**2 * log_var, 3),
+            ice_low=round(nm * math.exp(-Z90 * math.sqrt(log_var)), 2),
+            ice_high=round(nm * math.exp(Z90 * math.sqrt(log_var)), 2),
             reasons=reasons[i],
         )
+
+
+def _ice(hole: Hole, ice: Forecast | None, row: int) -> tuple[float, float]:
+    """Thickness of one hole in nm, and the variance of its logarithm."""
+    if (measured := thickness.measured_nm(hole)) is not None:
+        return measured, 0.1**2
+    if ice is None:
+        return thickness.USUAL_NM, USUAL_ICE_LOG_VAR
+    return thickness.USUAL_NM * math.exp(float(ice.mean[row])), float(ice.variance[row])
 
 
 def reasons_of(

@@ -92,6 +92,18 @@ def drift(frames: Sequence[Image], pixel_size_angstrom: float | None = None) -> 
     )
 
 
+def aligned(frames: Sequence[Image], path_px: Floats) -> NDArray[np.float32]:
+    """Sum of the frames, each moved back by its place ``path_px[i]``, (x, y); what leaves comes in opposite."""
+    rows, columns = frames[0].shape
+    kx = np.arange(columns // 2 + 1)[None, :] / columns
+    ky = fft.fftfreq(rows)[:, None]
+    total = np.zeros((rows, columns // 2 + 1), np.complex128)
+    for frame, (x, y) in zip(frames, path_px.tolist(), strict=True):
+        turn = np.exp(2j * math.pi * ky * y) * np.exp(2j * math.pi * kx * x)
+        total += fft.rfft2(as_plain(frame), workers=2) * turn
+    return np.asarray(fft.irfft2(total, s=(rows, columns), workers=2), np.float32)
+
+
 def _spectra(frames: Sequence[Image], pixel_size: float | None) -> tuple[NDArray[np.complex128], Floats, Floats]:
     """Low frequencies of every frame, and their frequencies in cycles per pixel (x: half-plane, y: as fftfreq)."""
     rows, columns = frames[0].shape

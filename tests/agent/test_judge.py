@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import cv2
+import mrcfile
 import numpy as np
 import pytest
 import tifffile
@@ -109,3 +110,22 @@ def test_the_sheet_shows_an_image_without_pixel_size_too(micrograph: NDArray[np.
         names = [name for name, _ in figures(finding)]
         assert ("defocus" in names) == (px is not None)
         assert thumbnail(m, px, 300).shape == (300, 300, 3)
+
+
+def test_of_a_movie_the_drift_is_told_and_the_aligned_sum_is_judged(
+    tmp_path: Path, micrograph: NDArray[np.uint16], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = np.stack([np.roll(micrograph, (3 * k, -2 * k), axis=(0, 1)) for k in range(5)])
+    tifffile.imwrite(tmp_path / "movie.tif", frames, photometric="minisblack")
+    with mrcfile.new(tmp_path / "movie.mrcs") as file:
+        file.set_data(frames)
+        file.voxel_size = PX
+    judge(tmp_path / "movie.tif", tmp_path / "movie.mrcs", pixel_size=PX, formats=("json", "table"))
+    printed = capsys.readouterr().out
+    rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    for row in rows:
+        assert row["frames"] == 5
+        assert row["drift_total_angstrom"] == pytest.approx(4 * PX * np.hypot(3, 2), rel=0.05)
+        assert row["defocus_um"] == pytest.approx(1.1, rel=0.01)  # the sum as the frames lie has no rings to fit
+    assert len(rows) == 2
+    assert "drift" in printed

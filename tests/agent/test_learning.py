@@ -119,3 +119,33 @@ def test_the_outlook_is_the_same_whenever_it_is_asked_for() -> None:
     first = outlook(play.state, play.settings)
     again = fold([(seq, utc, ev.decode_event(ev.encode_event(event))) for seq, utc, event in play.rows])
     assert outlook(again, play.settings) == first
+
+
+def test_intervals_of_a_squares_good_micrographs_hold_as_often_as_they_say() -> None:
+    """Truth of known variance, drawn from the belief itself; squares that were not seen, beside six that were."""
+    b = Belief(hole_weights=(0.1,), hole_weight_sds=(0.08,))
+    rng = np.random.default_rng(5)
+    places = np.stack(np.meshgrid(np.arange(6), np.arange(6)), -1).reshape(-1, 2).astype(float)
+    squared = ((places[:, None] - places[None]) ** 2).sum(2)
+    waves = b.wide_sd**2 * np.exp(-0.5 * squared / b.wide_reach**2)
+    waves = np.linalg.cholesky(waves + b.near_sd**2 * np.exp(-0.5 * squared / b.near_reach**2) + 1e-9 * np.eye(36))
+    inside = []
+    for _ in range(24):
+        weight, offset = rng.normal(0.1, 0.08), rng.normal(b.offset, b.offset_sd)
+        common = rng.normal(0, math.hypot(b.grid_sd, b.across_sd))  # all squares lie at one place
+        found, outcomes = [], []
+        for number in range(12):
+            looks = rng.normal(size=(36, 1))
+            merit = offset + common + rng.normal(0, b.square_sd) + weight * looks[:, 0] + waves @ rng.normal(size=36)
+            merit += rng.normal(0, b.chance_sd, 36)
+            known = np.full(36, math.nan)
+            if number < 6:
+                rows = rng.permutation(36)[:8]
+                known[rows] = merit[rows]
+            found.append(Region(f"S{number}", "G", (0.0, 0.0), np.zeros(0), looks, places, known))
+            outcomes.append(merit >= 0)
+        posterior = Posterior(found, b)
+        for number in range(6, 12):
+            low, high = posterior.forecast(f"S{number}").count_interval()
+            inside.append(low <= outcomes[number].sum() <= high)
+    assert 0.84 <= np.mean(inside) <= 0.96

@@ -10,6 +10,7 @@ from agent import messages as m
 from agent.session import EMPTY, step
 from agent.session import events as ev
 from agent.session import inputs as inp
+from agent.session.state import square_of
 from models.detections import QualityFinding
 from tests.agent.play import SQUARES_UM, Play, small, squares
 
@@ -154,6 +155,37 @@ def test_time_goes_on_by_the_frames_own_clock_and_is_not_lost_when_that_is_set_a
     for taken, spent in ((1e9, 0.0), (1e9 + 50, 50.0), (1e9 + 20, 50.0), (2e9, 50.0), (2e9 + 30, 80.0), (5.0, 80.0)):
         play.frame("low", taken_utc=taken, command_id="")
         assert play.state.spent_s == spent
+
+
+def test_ice_that_was_measured_tells_of_the_ice_beside_it() -> None:
+    from agent.policy.outlook import outlook
+    from agent.policy.thickness import USUAL_NM
+
+    play = learning(holes__per_square=3)
+    play.until(m.Expose)
+    before = outlook(play.state, play.settings).holes
+    assert {h.ice_nm for h in before.values()} == {USUAL_NM}
+    usual = next(iter(before.values()))
+    for _ in range(300):
+        if not play.state.outstanding:
+            break
+        work = play.work
+        if not isinstance(work, m.Expose):
+            play.finish()
+            continue
+        frame = play.frame("high", work.x_um, work.y_um)
+        play.result(dose_e_per_a2=work.dose_e_per_a2)
+        thick = 70.0 if "S001" in work.area_id else 22.0
+        play.found(frame, QualityFinding(score=0.9, label="good", features={"ice_thickness_nm": thick}))
+    after = outlook(play.state, play.settings).holes
+    for area_id, hole in after.items():
+        truth = 70.0 if "S001" in area_id else 22.0
+        assert hole.ice_low < truth < hole.ice_high
+        if area_id in play.exposed():
+            assert hole.ice_nm == truth
+        elif square_of(area_id) in map(square_of, play.exposed()):
+            assert hole.ice_nm == pytest.approx(truth, rel=0.25)
+            assert hole.ice_high / hole.ice_low < 0.6 * usual.ice_high / usual.ice_low
 
 
 def test_screen_of_an_empty_atlas_still_ends() -> None:

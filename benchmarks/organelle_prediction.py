@@ -18,8 +18,9 @@ from rich.table import Table
 
 from agent.cluster import Cluster
 from drivers.organelles.labelling import label
-from drivers.organelles.predicting import predict
+from drivers.organelles.predicting import load_model, predict
 from drivers.volumes import open_volume, write_ome_zarr
+from models.organelles.network import Described
 from simulators.specimen.cell import CellSettings, simulate
 
 
@@ -40,6 +41,8 @@ def main() -> None:
         edges = volume.edges_nm or (1.0, 1.0, 1.0)
         table = Table("workers", "wall s", "CPU s", "kvoxel/s", "speed", "MB", "objects", "maps", title=given.model)
         first, base = None, 0.0
+        described = Described.of(load_model(given.model, 1).manifest)
+        levels = {n: round(255 * t) for n, t in zip(described.structures, described.thresholds, strict=True)}
         for workers in [0, *given.workers]:
             out = here / f"out{workers}"
             began = time.perf_counter()
@@ -54,8 +57,10 @@ def main() -> None:
             # from the first block's end to the last's: without the start of the cluster and of the network
             blocks, steady = len(times) - 2, times[-1] - times[1]
             maps = {name: open_volume(path).array[:] for name, path in made.paths.items()}
-            name = next(iter(maps))
-            found = label(open_volume(made.paths[name]), out / "labels.zarr", level=128, block=given.block)
+            objects = 0
+            for name, level in levels.items():
+                found = label(open_volume(made.paths[name]), out / f"{name}.zarr", level=level, block=given.block)
+                objects += len(found.parts)
             first = first or maps
             voxels = int(np.prod(made.shape))
             rate = voxels * blocks / (blocks + 1) / max(steady, 1e-9)
@@ -68,7 +73,7 @@ def main() -> None:
                 f"{rate / 1e3:.0f}",
                 f"{rate / base:.2f}x",
                 str(made.peak_mb),
-                str(len(found.parts)),
+                str(objects),
                 "the same" if same else "DIFFER",
             )
     console = Console(width=110)

@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from agent.cli.volume import bar, edges_of
 from agent.errors import ConfigError
+from models.organelles.numbers import NUMBERS
 
 app = App(name="measure", help="Measure organelles in label volumes: sizes, contacts, nuclear pores, coated pits.")
 Out = Annotated[Path, Parameter(alias="-o")]
@@ -84,7 +85,9 @@ def volumes(*labels: Path, out: Out, workers: int = 0) -> None:
 
 
 @app.command
-def contacts(first: Path, second: Path, /, *, out: Out, within: float = 30.0, workers: int = 0) -> None:
+def contacts(
+    first: Path, second: Path, /, *, out: Out, within: float = NUMBERS["contacts"]["within_nm"], workers: int = 0
+) -> None:
     """Contact sites: the surface of each object that lies within a distance of an object of another volume.
 
     Writes `<first>-<second>.contacts.csv` and a page. A place of the surface counts for the nearest object only.
@@ -265,6 +268,7 @@ def pits(volume: Path, labels: Path, /, *, out: Out, voxel_size: str = "") -> No
     from agent.volume_report import grey, montage, save
     from drivers.organelles.measuring import measured_pits
     from drivers.volumes import open_volume
+    from models.organelles.pits import OPEN_NECK_NM
 
     out.mkdir(parents=True, exist_ok=True)
     source, marks = _with_edges(open_volume(volume), voxel_size), open_volume(labels)
@@ -304,7 +308,8 @@ def pits(volume: Path, labels: Path, /, *, out: Out, voxel_size: str = "") -> No
     facts = {
         "volume": str(volume),
         "objects": f"{len(found)}, of which {sum(b for _, b in all_pits)} touch the border and are left out below",
-        "pits": f"{len(is_open)}, {sum(p.neck_nm > 40 for p in is_open)} with necks above 40 nm",
+        "pits": str(len(is_open)),
+        f"with necks above {OPEN_NECK_NM:g} nm": str(sum(p.neck_nm > OPEN_NECK_NM for p in is_open)),
         "vesicles": str(len(closed)),
     }
     plots = [

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from agent.cli.volume import bar, edges_of
 from agent.errors import ConfigError
+from models.organelles.numbers import NUMBERS
 
 Out = Annotated[Path, Parameter(alias="-o")]
 Flag = Annotated[bool, Parameter(negative="")]
@@ -20,7 +21,7 @@ def organelles(
     model: str = "organelles-fast",
     voxel_size: str = "",
     threshold: float | None = None,
-    min_size: int = 27,
+    min_size: int = NUMBERS["objects"]["smallest"],
     mask: Path | None = None,
     block: int = 128,
     workers: int = 1,
@@ -124,7 +125,7 @@ def labels(
     *,
     out: Out,
     threshold: float = 0.5,
-    min_size: int = 27,
+    min_size: int = NUMBERS["objects"]["smallest"],
     block: int = 128,
     workers: int = 0,
     force: Flag = False,

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from agent.errors import BadFileError, ConfigError
+from models.organelles.numbers import NUMBERS
 
 app = App(name="volume", help="Volumes in and out: TIFF stacks, MRC, N5, OME-Zarr; crops, grey values.")
 Out = Annotated[Path, Parameter(alias="-o")]
 Flag = Annotated[bool, Parameter(negative="")]
 Edges = tuple[float, float, float]
+_CLAHE, _MASK = NUMBERS["clahe"], NUMBERS["mask"]
 
 
 @app.command
@@ -172,8 +174,8 @@ def normalise(
     *,
     out: Out,
     kind: Literal["rescale", "histogram", "clahe"] = "clahe",
-    kernel: int = 128,
-    clip: float = 0.02,
+    kernel: int = _CLAHE["kernel"],
+    clip: float = _CLAHE["clip"],
     voxel_size: str = "",
     workers: int = 0,
     force: Flag = False,
@@ -233,11 +235,11 @@ def mask(
     /,
     *,
     out: Out,
-    above: float = 2,
-    below: float = 180,
-    opening: int = 3,
-    closing: int = 2,
-    min_size: int = 100_000,
+    above: float = _MASK["above"],
+    below: float = _MASK["below"],
+    opening: int = _MASK["opening"],
+    closing: int = _MASK["closing"],
+    min_size: int = _MASK["smallest"],
     voxel_size: str = "",
     workers: int = 0,
     force: Flag = False,

@@ -25,9 +25,10 @@ from models.organelles.components import (
     parts_of,
     touching,
 )
+from models.organelles.numbers import NUMBERS
 
-BLOCK = 128
-SMALLEST = 27  # voxels; ASEM removes smaller mitochondria and Golgi
+BLOCK = int(NUMBERS["objects"]["chunk"])
+SMALLEST = int(NUMBERS["objects"]["smallest"])  # voxels
 Mode = Literal["labels", "filled", "mask"]
 
 

@@ -19,8 +19,9 @@ from drivers.volumes import NewVolume, Volume, open_volume
 from drivers.volumes.base import Edges, Triple, Whole
 from models.organelles.blocks import Block, blocks, slices
 from models.organelles.normalise import Normaliser
+from models.organelles.numbers import NUMBERS
 
-CHUNK = 128  # voxels, ASEM
+CHUNK = int(NUMBERS["objects"]["chunk"])  # voxels
 
 
 def opened(path: str) -> Volume:

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay, QhullError, cKDTree
 
+from models.organelles.numbers import NUMBERS
+
 Rows = NDArray[np.float64]  # shape (n, 3), (z, y, x)
-NEIGHBOURS = 5  # whose median frees a point from jitter
-ALPHA = 2.5  # times the usual distance between neighbours
+NEIGHBOURS = int(NUMBERS["pores"]["neighbours"])  # whose median frees a point from jitter
+ALPHA = float(NUMBERS["pores"]["alpha"])  # times the usual distance between neighbours
 _FLAT = 1e-6
 
 

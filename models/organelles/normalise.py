@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.organelles.blocks import Corner, mirrored
+from models.organelles.numbers import NUMBERS
 
 Kind = Literal["none", "rescale", "histogram", "clahe"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-KERNEL = 128  # voxels, ASEM
-CLIP = 0.02  # ASEM
-TAILS = 0.005  # share of voxels that a linear stretch lets go black, and white
-_GREYS = 2**14
-_BINS = 256
+KERNEL = int(NUMBERS["clahe"]["kernel"])  # voxels
+CLIP = float(NUMBERS["clahe"]["clip"])
+TAILS = float(NUMBERS["rescale"]["tails"])  # share of voxels that a linear stretch lets go black, and white
+_GREYS = int(NUMBERS["clahe"]["greys"])
+_BINS = int(NUMBERS["clahe"]["bins"])
 _SLAB = 16
 
 Floats = NDArray[np.float32]

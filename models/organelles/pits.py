@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models.organelles.numbers import NUMBERS
 from models.organelles.pores import plane_axes, sampled
 
-PLANES = 9  # ASEM
+PLANES = int(NUMBERS["pits"]["planes"])
 NEAREST_NM, FARTHEST_NM = 15.0, 130.0  # radii at which the ring is looked for
-CLUSTER_NM = 40.0  # necks wider than this are open (ASEM)
+OPEN_NECK_NM = float(NUMBERS["pits"]["open_neck_nm"])  # necks wider than this are open
 _ANGLES = 72
 _STEP_NM = 1.0
 _BLUR_NM = 3.0

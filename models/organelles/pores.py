@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from models.organelles.envelope import Rows
+from models.organelles.numbers import NUMBERS
 
-LINES = 18  # ASEM: 10 degrees apart
-SMALLEST_NM, LARGEST_NM = 50.0, 150.0  # diameters that are looked for; ASEM found 60 to 130
-SLAB_NM = 4.0  # half the thickness of what is averaged around the middle plane
-BLUR_NM = 4.0
-NOISE_NM = 6.0  # of one pore's diameter, ASEM
+LINES = int(NUMBERS["pores"]["lines"])
+SMALLEST_NM, LARGEST_NM = float(NUMBERS["pores"]["smallest_nm"]), float(NUMBERS["pores"]["largest_nm"])  # diameters
+SLAB_NM = float(NUMBERS["pores"]["slab_nm"])  # half the thickness of what is averaged around the middle plane
+BLUR_NM = float(NUMBERS["pores"]["blur_nm"])
+NOISE_NM = float(NUMBERS["pores"]["noise_nm"])  # of one pore's diameter
 _STEP_NM = 1.0
 
 

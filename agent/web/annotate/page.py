@@ -150,7 +150,7 @@ class Annotate:
         """Begin a cut with the strokes as they are now."""
 
         def begin(board: Board, work: Work, choice: Choice) -> None:
-            if work.busy and work.job is not None and work.job.kind != "prepare":
+            if work.full:
                 raise AnnotationProjectError("a cut or a save is under way: wait for it, or cancel it")
             for value, what in ((1, "the structure"), (2, "the background")):
                 if not board.painted[value]:
@@ -168,7 +168,7 @@ class Annotate:
         """Write the labels to their file."""
 
         def begin(board: Board, work: Work, _: None) -> None:
-            if work.busy and work.job is not None and work.job.kind != "prepare":
+            if work.full:
                 raise AnnotationProjectError("a cut or a save is under way: wait for it, or cancel it")
             work.start("save", lambda: _kept(board))
 

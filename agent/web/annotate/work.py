@@ -55,6 +55,12 @@ class Work:
         """Whether anything is being done or waits for it."""
         return self._waiting > 0
 
+    @property
+    def full(self) -> bool:
+        """Whether something a person asked for is being done or waits; supervoxels alone are not."""
+        job = self.job
+        return self._waiting > 1 or (self._waiting == 1 and job is not None and job.running and job.kind != "prepare")
+
     def start(self, kind: Kind, finish: Callable[[], str] = str) -> None:
         """Begin a job, after the one that runs.
 

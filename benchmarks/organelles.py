@@ -10,6 +10,7 @@ fine-tuning and the from-scratch baseline see, and one more to choose their chec
 """
 
 import argparse
+import itertools
 import json
 import resource
 import time
@@ -25,6 +26,7 @@ from benchmarks import organelle_slices
 from models.runtime import load
 from models.training.loop import load_recipe
 from models.training.organelles import Data, fine_tune, learn, measure, simulated, simulated_data
+from models.training.organelles_data import Annotated
 from models.training.organelles_network import FastNet, OrganelleNet, PublishedNet, parameters
 from models.training.organelles_recipe import OrganelleRecipe
 from simulators.specimen.cell import CellName
@@ -77,8 +79,7 @@ def cells(recipe: OrganelleRecipe, work: Path, seed: int, iterations: int | None
         return figures(network, every)
 
     def tuned(folder: Path, cell: CellName, start: Path | None) -> Figures:
-        edge = recipe.finetuning.edge
-        block, check = (simulated(cell, region, recipe, (edge, edge, edge)) for region in (50, 60))
+        block, check = (fullest(simulated(cell, region, recipe, shape), recipe.finetuning.edge) for region in (50, 60))
         data = Data((block,), (check,), f"one block of {cell}")
         network, _ = fine_tune(recipe, data, folder, start, seed=seed, say=_say)
         return figures(network, (cell,))
@@ -105,6 +106,13 @@ def cells(recipe: OrganelleRecipe, work: Path, seed: int, iterations: int | None
                 parts.append(f"{'':>22}" if f1 is None else f"{f1:>8.3f} ({precision:.2f}, {recall:.2f})")
             print(f"{name:24}" + "".join(parts))
     print(f"\n{time.process_time() - begun:.0f} s of processor time for what was not there yet")
+
+
+def fullest(volume: Annotated, edge: int) -> Annotated:
+    """The block of a normalised region that holds most of the first structure, as a person would choose it."""
+    places = [range(0, n - edge + 1, 16) for n in volume.raw.shape]
+    boxes = [tuple(slice(a, a + edge) for a in corner) for corner in itertools.product(*places)]
+    return volume.cut(max(boxes, key=lambda box: int((volume.bits[box] & 1).sum())))
 
 
 def _once(folder: Path, work: Callable[[Path], Figures]) -> Figures:

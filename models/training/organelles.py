@@ -36,7 +36,7 @@ from simulators.specimen.cell import CellName, CellSettings, simulate
 WEIGHTS = "organelles-fast"
 SIMULATED = (
     "It has seen simulated cells only: look at what it marks in a real one, and fine-tune with one block of it",
-    "On cells of another stain it is much weaker (`python -m benchmarks.organelles --only cells` prints how much)",
+    "On cells of another stain it is much weaker: `python -m benchmarks.organelles --only cells` prints how much",
     "A short training on a processor; structures whose F1 above is low are not to be measured with it",
 )
 

@@ -112,6 +112,9 @@ def lattice_sites(work: Working, fit: LatticeFit, points: Points, answers: Answe
     index, place = _sites_in_frame(fit, Anchors.of(fit, points), rows, columns, 0.5)
     at_row, at_column = (np.rint(place[:, k]).astype(int).clip(0, n - 1) for k, n in ((1, rows), (0, columns)))
     open_ = on_foil[at_row, at_column]
+    depth = np.full(len(place), np.inf)
+    if not on_foil.all():
+        depth = cv2.distanceTransform(on_foil.astype(np.uint8), cv2.DIST_L2, 3)[at_row, at_column].astype(np.float64)
     best = _best_near(place, seen_at, heights, reach)
     found = best >= 0
     # Where the frame cuts more than a third of a hole, the lattice knows its place better.
@@ -134,6 +137,7 @@ def lattice_sites(work: Working, fit: LatticeFit, points: Points, answers: Answe
             index=(int(index[k, 0]), int(index[k, 1])),
             shadow=bool(shadow[k]),
             quality=None if answers.qualities is None else float(quality[k]),
+            foil_px=float(depth[k]),
         )
         sites.append(site)
     known_sites = [s for s in sites if not s.shadow]

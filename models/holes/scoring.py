@@ -11,6 +11,14 @@ from models.holes.sites import Site
 
 _DIRTY = 0.06  # share of a hole's pixels that is far darker than the hole
 _APART, _BRIGHTER = 5.0, 0.25  # in deviations, in usual contrasts: how far empty holes lie above those with ice
+_BAR, _DIMMED, _UNEVEN, _HALF_DARK = (
+    1.25,
+    0.8,
+    1.3,
+    2.0,
+)  # radii; of the usual step and spread: a hole that a bar reaches into
+WHOLE = 0.97  # share that the frame shows from which a hole is whole
+CUT = 0.5  # what a hole is worth that a bar or torn film cuts
 _ROUND = 0.55  # correlation of a whole hole relative to the frame's usual
 
 
@@ -39,7 +47,11 @@ def judge(
     usual_step = max(float(np.median(step[sure])), 1e-3)
     usual_level, usual_spread = float(np.median(level[sure])), max(float(np.median(spread[sure])), 1e-3)
     usual_match = max(float(np.median([s.correlation for s in sites if not s.inferred] or [1.0])), 1e-3)
-    clean = sure & (discs.dark_share < _DIRTY) & (discs.seen > 0.5)
+    foil = np.array([s.foil_px for s in sites])
+    # At the frame's edge a bar is too thin to be known as one: there, a hole that is half dark is enough.
+    uneven = np.where(foil < _BAR * radius, _UNEVEN, _HALF_DARK)
+    cut = (step < _DIMMED * usual_step) & (spread > uneven * usual_spread)
+    clean = sure & (foil >= _BAR * radius) & (discs.dark_share < _DIRTY) & (discs.seen > 0.5)
     empty_above = _gap(step[clean], usual_step) if sign > 0 else None
     answers: list[tuple[float, HoleLabel, dict[str, float]]] = []
     for k, site in enumerate(sites):
@@ -53,8 +65,9 @@ def judge(
         }
         if site.quality is not None:
             features["promise"] = site.quality
-        label = _label(site, features, usual_match, empty_above is not None and step[k] > empty_above)
-        score = _score(site, features, label) if site.quality is None else _promised(site, features)
+        bright = empty_above is not None and step[k] > empty_above
+        label: HoleLabel = "partial" if cut[k] else _label(site, features, usual_match, bright)
+        score = _score(site, features, label) if site.quality is None else _promised(site, features, cut[k])
         answers.append((score, label, features))
     return answers
 
@@ -72,13 +85,15 @@ def _gap(level: NDArray[np.float64], usual_step: float) -> float | None:
     if len(grey) < 2 or len(bright) == 0:
         return None
     apart = float(np.median(bright) - np.median(grey))
+    if len(bright) > len(grey):
+        return None  # most are bright: that is the usual ice, and the others are thick
     if apart < _APART * 0.5 * float(grey.std() + bright.std()) or apart < _BRIGHTER * usual_step:
         return None
     return float(np.median(bright) + np.median(grey)) / 2.0
 
 
 def _label(site: Site, features: dict[str, float], usual_match: float, bright: bool) -> HoleLabel:
-    if features["seen"] < 0.97:
+    if features["seen"] < WHOLE:
         return "partial"
     if features["dark_share"] > _DIRTY:
         return "dirty"
@@ -95,9 +110,9 @@ def _label(site: Site, features: dict[str, float], usual_match: float, bright: b
     return "good"
 
 
-def _promised(site: Site, features: dict[str, float]) -> float:
+def _promised(site: Site, features: dict[str, float], cut: bool) -> float:
     """Score where a network says how good a micrograph would be; what is not seen counts for less."""
-    score = (site.quality or 0.0) * min(1.0, features["seen"])
+    score = (site.quality or 0.0) * min(1.0, features["seen"]) * (CUT if cut else 1.0)
     return round(score * (0.5 if site.inferred else 1.0), 6)
 
 
@@ -110,7 +125,7 @@ def _score(site: Site, features: dict[str, float], label: HoleLabel) -> float:
     if label == "empty":
         score *= 0.3
     if label == "partial":
-        score *= 0.5
+        score *= CUT
     if site.inferred:
         score *= 0.5
     return round(float(np.clip(score, 0.0, 1.0)), 6)

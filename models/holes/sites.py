@@ -1,5 +1,6 @@
 """Holes one by one: the radius that the average hole shows, and what stands at each site of the lattice."""
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -38,6 +39,8 @@ class Site:
         True where a grid bar darkens the foil.
     quality
         Chance of a good micrograph, where a network says it.
+    foil_px
+        How far from its centre the foil reaches before a bar or torn film, working pixels.
     """
 
     x: float
@@ -47,6 +50,7 @@ class Site:
     index: tuple[int, int] | None
     shadow: bool = False
     quality: float | None = None
+    foil_px: float = math.inf
 
 
 def refined_radius(work: Working, points: Points, radius: float, sign: int) -> float:

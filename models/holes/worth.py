@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detections import HoleDetection
+from models.holes.scoring import CUT, WHOLE
 
 Floats = NDArray[np.float64]
 
@@ -64,7 +65,9 @@ class Worth:
         terms = terms[:, : len(FACTS)] + terms[:, len(FACTS) :]
         out = []
         for hole, p, parts in zip(holes, chance.tolist(), terms.tolist(), strict=True):
-            score = p * min(1.0, hole.features.get("seen", 1.0)) * (_INFERRED if hole.inferred else 1.0)
+            seen = hole.features.get("seen", 1.0)
+            whole = CUT if hole.label == "partial" and seen >= WHOLE else min(1.0, seen)
+            score = p * whole * (_INFERRED if hole.inferred else 1.0)
             reasons = {f"for_{name}": round(part, 6) for name, part in zip(FACTS, parts, strict=True)}
             out.append(msgspec.structs.replace(hole, score=round(score, 6), features=hole.features | reasons))
         return tuple(sorted(out, key=lambda h: (-h.score, h.y, h.x)))

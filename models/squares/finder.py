@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from models.base import Image, as_plain, source_fingerprint
 from models.detections import SquareDetection, SquareFinding
+from models.squares.faint import with_faint
 from models.squares.located import Located
 from models.squares.mesh import Mesh, build_mesh
 from models.squares.polygons import Blob, blobs_of, grown
@@ -74,7 +75,7 @@ def locate(image: Image) -> Located | SquareFinding:
     reason = _why_none(mesh, work)
     if reason:
         return SquareFinding(squares=(), note=reason)
-    return _with_pixels(mesh, work, labels, n)
+    return _with_pixels(*with_faint(mesh, work, labels, n), work)
 
 
 def _cut(blob: Blob, work: Working) -> bool:
@@ -107,7 +108,7 @@ def _well_inside(
     return np.asarray(inner | (taken & few[of_pixel]))
 
 
-def _with_pixels(mesh: Mesh, work: Working, labels: NDArray[np.int32], n: int) -> Located:
+def _with_pixels(mesh: Mesh, labels: NDArray[np.int32], n: int, work: Working) -> Located:
     owner = np.full(n, -1, np.int64)
     for k, blob in enumerate(mesh.squares):
         owner[list(blob.labels)] = k

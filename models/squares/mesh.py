@@ -14,7 +14,7 @@ from models.holes.lattice import LatticeFit, fit_lattice
 from models.squares.polygons import Blob, common_angle, merged
 
 _WHOLE = 0.5  # of the nominal area: large enough to carry the lattice
-_LEAST = 0.13  # of the nominal area: smaller ones are dust, cracks and glows
+LEAST = 0.13  # of the nominal area: smaller ones are dust, cracks and glows
 _OFF = 0.36  # of the pitch: further from its place, a blob is no square
 
 
@@ -65,7 +65,7 @@ def build_mesh(blobs: list[Blob], inside: NDArray[np.bool_]) -> Mesh:
         if off[k] <= reach or blobs[k].area >= _WHOLE * nominal:
             cells.setdefault((int(index[k, 0]), int(index[k, 1])), []).append(k)
     whole = [merged([blobs[k] for k in members]) for members in cells.values()]
-    whole = [blob for blob in whole if blob.area >= _LEAST * nominal]
+    whole = [blob for blob in whole if blob.area >= LEAST * nominal]
     if not whole:
         return Mesh([], angle, nominal, fit)
     _, off_place = seeds.locate(np.array([blob.box_centre(angle) for blob in whole]))

@@ -13,6 +13,7 @@ from models.holes.learned import NetHoleFinder, possible
 from models.holes.levels import LARGEST, SMALLEST, levels_of
 from models.holes.prepare import prepare
 from models.holes.proposals import Proposals, of_size, sizes
+from simulators.specimen import Specimen, SpecimenSettings, View
 from tests.models.drawing import HEXAGONAL, foil, lattice_points
 
 pytest.importorskip("onnxruntime")
@@ -100,6 +101,23 @@ def test_a_pixel_size_leaves_out_sizes_that_no_foil_has_unless_nothing_is_left()
     found = Proposals(points, np.array([10.0, 200.0]), np.array([0.8, 0.9]), np.full(2, 0.5), np.zeros(2, np.int64))
     assert possible(found, 1000.0).radius.tolist() == [10.0]  # 1 µm, and 20 µm
     assert possible(found, 1.0).radius.tolist() == [10.0, 200.0]  # a header's placeholder: 1 nm and 20 nm
+
+
+def test_holes_that_a_bar_cuts_are_partial_and_come_after_the_whole_ones(finder: NetHoleFinder) -> None:
+    grid = Specimen(SpecimenSettings(seed=3, grid_radius_um=330.0, foil="gold", ice="good"))
+    view = View(-109.4, -167.5, 2000.0, (512, 512), dose_e_per_a2=2e-4)  # a whole square
+    whole = np.array([grid.stage_to_pixel(view, h.x_um, h.y_um) for s in grid.squares for h in grid.holes(s.index)])
+    cut = np.array([grid.stage_to_pixel(view, x, y) for s in grid.squares for x, y, _ in grid.cut_holes(s.index)])
+    found = finder.find(grid.render(view)).holes
+    at = np.array([[h.x, h.y] for h in found])
+    to_whole, to_cut = (np.hypot(*(at[:, None] - known[None]).transpose(2, 0, 1)).min(axis=1) for known in (whole, cut))
+    is_cut = (to_cut < 6) & (to_whole > 6)
+    assert is_cut.sum() > 15
+    partial = np.array([h.label == "partial" for h in found])
+    assert partial[is_cut].mean() > 0.9
+    assert partial[~is_cut].mean() < 0.06
+    assert not is_cut[: len(found) // 2].any()
+    assert sum(h.label == "good" for h in found) > 0.85 * len(found), "one ice everywhere, none of them is empty"
 
 
 def test_the_size_that_explains_most_comes_first_and_one_place_is_one_hole() -> None:

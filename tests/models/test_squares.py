@@ -62,6 +62,18 @@ def test_dust_off_the_lattice_is_no_square():
     assert hits(places(MixtureSquareFinder().find(image)), truth, 5.0) == (len(truth), 0, 0)
 
 
+@pytest.mark.parametrize("kind", [SQUARE, HEXAGONAL], ids=["square", "hexagonal"])
+def test_glows_in_the_gaps_of_the_mesh_are_thick_squares_and_gaps_without_one_are_none(kind):
+    shape = (400, 420)
+    truth = lattice_points(shape, 50.0, 10.0, kind, margin=25.0)
+    levels = np.full(len(truth), 120.0)
+    middle = np.argsort(np.hypot(*(truth - (210, 200)).T))
+    glows, gaps = middle[[0, 1, 5]], middle[[3, 9]]
+    levels[glows], levels[gaps] = 28.0, 10.0  # the bars are at 10
+    found = places(MixtureSquareFinder().find(mesh(shape, truth, 28.0, 10.0, levels=levels)))
+    assert hits(found, np.delete(truth, gaps, axis=0), 5.0) == (len(truth) - 2, 0, 0)
+
+
 def test_a_dim_square_among_bright_ones_is_recovered_and_called_thick():
     shape = (300, 300)
     truth = lattice_points(shape, 50.0, 10.0, margin=20.0)

@@ -24,7 +24,7 @@ class Discs:
     spread
         Standard deviation inside.
     dark_share
-        Share of the inside that is far darker than the rest of it.
+        Share of the inside that is far darker than its brighter part: the rest may be covered for the most part.
     seen
         Share of the hole that the frame shows.
     """
@@ -66,7 +66,9 @@ def _measured(work: Working, points: Floats, radius: float, offset: NDArray[np.i
     count = inside.sum(axis=1)
     mean = _median(values, inside, 0.0)
     noise = 1.4826 * _median(np.abs(values - mean[:, None]), inside, 0.0) + 1e-6
-    limit = (mean - np.maximum(4.0 * noise, 0.3))[:, None]
+    noise = np.minimum(noise, 1.5 * float(np.median(noise[count >= 3])) if (count >= 3).any() else noise)
+    clean = _median(values, inside & (values >= mean[:, None]), 0.0)  # of the brighter half
+    limit = (clean - np.maximum(5.0 * noise, 0.35))[:, None]
     held = np.maximum(count, 1)
     dark = (inside & (values < limit)).sum(axis=1) / held
     centred = np.where(inside, values - mean[:, None], 0.0)

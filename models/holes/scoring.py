@@ -11,6 +11,7 @@ from models.holes.sites import Site
 
 _DIRTY = 0.06  # share of a hole's pixels that is far darker than the hole
 _APART, _BRIGHTER = 5.0, 0.25  # in deviations, in usual contrasts: how far empty holes lie above those with ice
+_COVERED, _SPECK = 1.6, 0.03  # loss of worth for each share that is covered, from what noise alone would be on
 _BAR, _DIMMED, _UNEVEN, _HALF_DARK = (
     1.25,
     0.8,
@@ -49,8 +50,9 @@ def judge(
     usual_match = max(float(np.median([s.correlation for s in sites if not s.inferred] or [1.0])), 1e-3)
     foil = np.array([s.foil_px for s in sites])
     # At the frame's edge a bar is too thin to be known as one: there, a hole that is half dark is enough.
-    uneven = np.where(foil < _BAR * radius, _UNEVEN, _HALF_DARK)
-    cut = (step < _DIMMED * usual_step) & (spread > uneven * usual_spread)
+    dim = (step < _DIMMED * usual_step) | (sign * (level - usual_level) < (_DIMMED - 1.0) * 2.0 * usual_step)
+    cut = dim & (spread > np.where(foil < _BAR * radius, _UNEVEN, _HALF_DARK) * usual_spread)
+    cut &= (discs.dark_share < _DIRTY) | (foil < _BAR * radius)
     clean = sure & (foil >= _BAR * radius) & (discs.dark_share < _DIRTY) & (discs.seen > 0.5)
     empty_above = _gap(step[clean], usual_step) if sign > 0 else None
     answers: list[tuple[float, HoleLabel, dict[str, float]]] = []
@@ -110,9 +112,14 @@ def _label(site: Site, features: dict[str, float], usual_match: float, bright: b
     return "good"
 
 
+def free(dark_share: float) -> float:
+    """What dirt leaves of a hole's worth: nothing where it covers six tenths."""
+    return max(0.0, 1.0 - _COVERED * max(0.0, dark_share - _SPECK))
+
+
 def _promised(site: Site, features: dict[str, float], cut: bool) -> float:
     """Score where a network says how good a micrograph would be; what is not seen counts for less."""
-    score = (site.quality or 0.0) * min(1.0, features["seen"]) * (CUT if cut else 1.0)
+    score = (site.quality or 0.0) * min(1.0, features["seen"]) * (CUT if cut else free(features["dark_share"]))
     return round(score * (0.5 if site.inferred else 1.0), 6)
 
 

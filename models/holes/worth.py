@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.detections import HoleDetection
-from models.holes.scoring import CUT, WHOLE
+from models.holes.scoring import CUT, WHOLE, free
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,8 @@ class Worth:
         out = []
         for hole, p, parts in zip(holes, chance.tolist(), terms.tolist(), strict=True):
             seen = hole.features.get("seen", 1.0)
-            whole = CUT if hole.label == "partial" and seen >= WHOLE else min(1.0, seen)
+            cut = hole.label == "partial" and seen >= WHOLE
+            whole = CUT if cut else min(1.0, seen) * free(hole.features.get("dark_share", 0.0))
             score = p * whole * (_INFERRED if hole.inferred else 1.0)
             reasons = {f"for_{name}": round(part, 6) for name, part in zip(FACTS, parts, strict=True)}
             out.append(msgspec.structs.replace(hole, score=round(score, 6), features=hole.features | reasons))

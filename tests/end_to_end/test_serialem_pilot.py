@@ -17,11 +17,10 @@ from tests.end_to_end.scene import GRID, quick_settings
 from tests.end_to_end.serialem_scene import Rig, driven, microscope
 from tests.ports import free_endpoints
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def session(tmp_path: Path, **changes: Any) -> Settings:
-    changes = {"inference__holes": "holes-template"} | changes  # what is tested is the way, not the finder
     return quick_settings(tmp_path, free_endpoints("drivers", "control", "events"), **changes)
 
 
@@ -41,7 +40,7 @@ def play(tmp_path: Path, *, server: dict[str, Any] | None = None, driver: dict[s
         daemon(settings) as running,
         driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite", **(driver or {})) as rig,
     ):
-        wait_for(ended(running), 40, lambda: told(tmp_path))
+        wait_for(ended(running), 100, lambda: told(tmp_path))
         assert running.core.state.phase == "stopped", told(tmp_path)
         assert running.core.state.exposures == 2
     assert len(rig.scope.ledger) == 2
@@ -89,7 +88,7 @@ def test_the_result_names_the_file_with_the_frames(tmp_path: Path) -> None:
     with microscope() as serialem, daemon(settings) as running:
         serialem.program.sets["R"].dose_frac = serialem.program.sets["R"].save_frames = True
         with driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite"):
-            wait_for(ended(running), 40, lambda: told(tmp_path))
+            wait_for(ended(running), 100, lambda: told(tmp_path))
     results = [e.result.message for e in events_of(tmp_path / "short") if isinstance(e, ev.CommandEnded)]
     assert len([text for text in results if "frames in" in text]) >= 2, results
 
@@ -102,7 +101,7 @@ def test_grids_come_through_the_autoloader(tmp_path: Path) -> None:
         daemon(settings) as running,
         driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite", grids__on_stage_slot=1) as rig,
     ):
-        wait_for(ended(running), 40, lambda: told(tmp_path))
+        wait_for(ended(running), 100, lambda: told(tmp_path))
         assert running.core.state.phase == "stopped"
     assert rig.server.count("LoadCartridge") == 1, "the grid on the stage needs no loading"
     assert sorted(grid for grid, *_ in rig.scope.ledger) == ["G1", "G2"]
@@ -123,7 +122,7 @@ def test_a_changed_cassette_is_noticed_and_no_wrong_grid_is_exposed(tmp_path: Pa
     ):
         wait_for(lambda: "Search" in rig.log, 40, lambda: told(tmp_path))
         serialem.program.autoloader.change_cassette({2: "G9", 3: "G2"})
-        wait_for(ended(running), 40, lambda: told(tmp_path))
+        wait_for(ended(running), 100, lambda: told(tmp_path))
         why = running.core.state.grids["G2"].why
     assert {grid for grid, *_ in rig.scope.ledger} == {"G1"}, "a grid was exposed under a wrong name"
     assert rig.server.count("LoadCartridge") == 0
@@ -149,7 +148,7 @@ def test_a_long_command_freezes_neither_heartbeats_nor_pause(tmp_path: Path) -> 
                 assert running.core.state.phase == "paused"
                 assert rig.server.count("Search") == 0
                 operator.ask(Resume())
-            wait_for(ended(running), 40, lambda: told(tmp_path))
+            wait_for(ended(running), 100, lambda: told(tmp_path))
             assert running.core.state.phase == "stopped"
     assert rig.no_place_twice()
 

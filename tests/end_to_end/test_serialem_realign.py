@@ -17,25 +17,23 @@ from tests.end_to_end.scene import QUICK, quick_settings
 from tests.end_to_end.serialem_scene import Rig, driven, microscope
 from tests.ports import free_endpoints
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 POOR_STAGE = replace(QUICK, stage_error_um=0.7)
 
 
 def play(tmp_path: Path, driver: dict[str, Any], prepare: Any = None, *, held: bool = False, **changes: Any) -> Rig:
     """One short session on a poor stage, to its end or until errors hold it."""
     ports = free_endpoints("drivers", "control", "events")
-    settings = quick_settings(
-        tmp_path, ports, **{"holes__per_square": 4, "inference__holes": "holes-template"} | changes
-    )
+    settings = quick_settings(tmp_path, ports, **{"holes__per_square": 4} | changes)
     with microscope(settings=POOR_STAGE) as serialem, daemon(settings) as running:
         if prepare is not None:
             prepare(serialem)
         with driven(settings.endpoints.drivers, serialem, tmp_path / "ledger.sqlite", **driver) as rig:
             told = partial(last_words, tmp_path)
             if held:
-                wait_for(lambda: "errors" in running.core.state.suspensions, 60, told)
+                wait_for(lambda: "errors" in running.core.state.suspensions, 120, told)
             else:
-                wait_for(lambda: running.core.state.phase in ("stopped", "fault"), 60, told)
+                wait_for(lambda: running.core.state.phase in ("stopped", "fault"), 120, told)
                 assert running.core.state.phase == "stopped", running.core.state.why
     assert rig.no_place_twice()
     return rig

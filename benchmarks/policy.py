@@ -5,10 +5,9 @@
 No image is rendered: squares and holes come with scores that follow the truth as loosely as a vision model's do, and a
 micrograph is good with the probability that the specimen gives. A session is a night: in two hours, of which loading
 and atlas take a third of one, even who knows every outcome gets only 1.3 times what the best fixed ordering gets on
-these grids, since their few best squares last that long; in eight hours it is 1.9 times. Printed are
-good micrographs per hour of the learning
-policy and of fixed orderings, the calibration of its forecasts on squares that were still unseen, and the time that an
-update and a plan take with 5,000 holes.
+these grids, since their few best squares last that long; in eight hours it is 1.6 times. Printed are good micrographs
+per hour of the learning policy and of fixed orderings, the calibration of its forecasts on squares that were still
+unseen, and the time that an update and a plan take with 5,000 holes.
 """
 
 import argparse

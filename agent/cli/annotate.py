@@ -42,8 +42,8 @@ def annotate(
 
     Such as:
 
-    - `cryonaut annotate cell.zarr --project mito --structure mitochondria --box 0:300,200:600,:`
-    - `cryonaut annotate cell.zarr --seeds strokes.tif --out mito.zarr --structure mitochondria`
+    - `cryonaut annotate cell.zarr --project mito --structure mitochondrion --box 0:300,200:600,:`
+    - `cryonaut annotate cell.zarr --seeds strokes.tif --out mito.zarr --structure mitochondrion`
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def annotate(
     project
         Folder of the page's project; by default one beside the volume. One that is there goes on.
     structure
-        Clean up as this structure asks for: mitochondria, golgi, er, coated_pits, nuclear_pores, or one of --config.
+        Clean up as this structure asks for: mitochondrion, golgi, er, coated_pit, nuclear_pore, or one of --config.
     box
         The part that is annotated, as `z0:z1,y0:y1,x0:x1` in voxels; all of it by default.
     keep

@@ -32,9 +32,9 @@ def test_strokes_in_a_file_become_labels_on_the_volumes_grid(files, tmp_path):
     out, mask = tmp_path / "mito.zarr", tmp_path / "counts.tif"
     box = "4:46,:,0:44"
     config = tmp_path / "mine.yaml"
-    config.write_text("structures: {mitochondria: {grow: 0}}")
+    config.write_text("structures: {mitochondrion: {grow: 0}}")
     words = ("annotate", volume, "--seeds", strokes, "--out", out, "--box", box)
-    run(*words, "--structure", "mitochondria", "--metric-mask", mask, "--config", config)
+    run(*words, "--structure", "mitochondrion", "--metric-mask", mask, "--config", config)
     labels = open_volume(out)
     made = np.asarray(labels.array[:])
     assert labels.voxel_nm == pytest.approx(5.0)

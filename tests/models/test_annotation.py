@@ -265,7 +265,7 @@ def test_greys_keep_their_order_and_what_is_no_number_is_black():
 def test_published_numbers_are_the_defaults_and_a_file_changes_what_it_names(tmp_path):
     assert (DEFAULT.cut.boundary_weight, DEFAULT.cut.bins, DEFAULT.cut.supervoxels) == (2.0, 5, 4000)
     assert DEFAULT.structure("er").largest_hole == 20_000
-    at_10_nm = DEFAULT.structure("mitochondria", 10.0)
+    at_10_nm = DEFAULT.structure("mitochondrion", 10.0)
     assert (at_10_nm.smallest_object, at_10_nm.grow, at_10_nm.exclude_outside) == (27 / 8, 2.0, 2.0)
     assert DEFAULT.structure("er", 20.0).exclude_inside == 1.0  # never thinner than a voxel
     file = tmp_path / "mine.yaml"
@@ -277,5 +277,5 @@ def test_published_numbers_are_the_defaults_and_a_file_changes_what_it_names(tmp
         file.write_text(text)
         with pytest.raises(AnnotationError, match=said):
             read_settings(file)
-    with pytest.raises(AnnotationError, match="known are coated_pits"):
+    with pytest.raises(AnnotationError, match="known are coated_pit"):
         DEFAULT.structure("ribosomes")

@@ -191,7 +191,7 @@ def test_every_fault_on_replay_ends_in_good_order(fault: ReplayFault, tmp_path: 
     ]
     assert len(commanded) == len(set(commanded))
     if fault.kind in HARMLESS:
-        assert outcome.same
+        assert outcome.first_difference is None
         return
     errors = [item.event for item in outcome.now.happened if isinstance(item.event, ev.ErrorCounted)]
     kinds = {"dark": "frame_dark", "truncated": "frame_wrong", "wrong_magnification": ""}
@@ -210,7 +210,7 @@ def test_faults_on_an_advisors_replay_are_told_and_the_rest_is_answered(kind: An
     outcome = played("advisor", tmp_path, faults=(ReplayFault(kind, "high", 1),))
     assert outcome.now.state.phase == "stopped"
     if kind in HARMLESS:
-        assert outcome.same
+        assert outcome.first_difference is None
     else:
         assert len(outcome.now.shots) == len(outcome.then.shots) - 1
         assert any("was refused" in note and "bytes of pixels" in note for note in outcome.played.notes)

@@ -77,7 +77,7 @@ def annotate(
     import msgspec
 
     from agent.cli.annotate_files import check_target, read_strokes
-    from agent.cli.volume import edges_of
+    from agent.cli.volume_files import edges_of
     from agent.web.annotate import Facts, read_facts
     from agent.web.annotate.project import FILE
     from drivers.volumes import open_volume

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from agent.cli.volume import bar, edges_of
+from agent.cli.volume_files import bar, edges_of
 from agent.errors import ConfigError
 from models.organelles.numbers import NUMBERS
 

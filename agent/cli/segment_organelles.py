@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from agent.cli.volume import bar, edges_of
+from agent.cli.volume_files import bar, edges_of
 from agent.errors import ConfigError
 from models.organelles.numbers import NUMBERS
 
@@ -153,7 +153,7 @@ def labels(
     force
         Write over what is there.
     """
-    from agent.cli.volume import free
+    from agent.cli.volume_files import free
     from agent.cluster import Cluster
     from drivers.organelles.labelling import label, write_objects
     from drivers.volumes import open_volume

@@ -85,14 +85,14 @@ class Pictures:
             making = asyncio.get_running_loop().run_in_executor(threads or self._quick, make)
             self._being_made[key] = making
             making.add_done_callback(partial(self._was_made, key))
-        made = await asyncio.shield(making)  # whoever asked first may be gone; the others still want it
-        self._made.put(key, made)
-        return made
+        return await asyncio.shield(making)  # whoever asked first may be gone; the others still want it
 
     def _was_made(self, key: str, making: "asyncio.Future[bytes]") -> None:
         self._being_made.pop(key, None)
-        if not making.cancelled():
-            making.exception()  # heard by whoever still waits; nobody may
+        # kept in the same step: whoever asks next finds it in one of the two places.
+        # An error is heard by whoever still waits; nobody may.
+        if not making.cancelled() and making.exception() is None:
+            self._made.put(key, making.result())
 
     async def thumbnail(self, received: ev.FrameReceived, side_px: int) -> bytes:
         """The frame with its longer side at most ``side_px``, contrast stretched, as JPEG.

@@ -117,7 +117,7 @@ class Desk:
             counts=self.tally.counts(state),
             thresholds=state.thresholds,
             spent={
-                "hours": round((self.core.clock() - state.started_utc) / 3600, 4),
+                "hours": round(state.spent_s / 3600, 4),
                 "dose_e_per_a2": state.dose_e_per_a2,
             },
             degraded=state.degraded,

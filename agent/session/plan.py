@@ -54,7 +54,7 @@ def _next(turn: Turn) -> bool:
 
 def _spent(turn: Turn) -> str:
     state, budget = turn.state, turn.settings.budget
-    if turn.utc - state.started_utc > budget.hours * 3600:
+    if state.spent_s > budget.hours * 3600:  # by the driver's clock: a replay ends where the session ended
         return f"the time budget of {budget.hours:g} h is spent"
     if state.exposures >= budget.exposures:
         return f"the budget of {budget.exposures} exposures is spent"

@@ -42,6 +42,7 @@ class Play:
         self.state: State = EMPTY
         self.utc = 1_000.0
         self.rows: list[tuple[int, float, ev.AnyEvent]] = []
+        self.inputs: list[inp.AnyInput] = []
         self.pure = pure
         self.requests = 0
         self.frames = 0
@@ -54,6 +55,7 @@ class Play:
     def do(self, what: inp.AnyInput) -> list[ev.AnyEvent]:
         """One turn; the state given to it must not change, and its events must lead to the same state."""
         self.utc += 1.0
+        self.inputs.append(what)
         before = encode(self.state) if self.pure else b""
         old = self.state
         events, self.state, self.answer = step(self.state, what, self.settings, self.utc)

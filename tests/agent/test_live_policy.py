@@ -127,15 +127,7 @@ def test_costs_follow_the_sessions_own_timings() -> None:
 @pytest.mark.parametrize("pace", [0.001, 3.0])
 def test_the_same_messages_give_the_same_choices_however_fast_they_come(pace: float) -> None:
     """Time that is left is what the driver measured: here it decides when the session has to hurry."""
-
-    class Kept(Play):
-        def do(self, what: inp.AnyInput) -> list[ev.AnyEvent]:
-            if not hasattr(self, "inputs"):
-                self.inputs: list[inp.AnyInput] = []
-            self.inputs.append(what)
-            return super().do(what)
-
-    first = Kept(small(policy__name="learning", squares__per_grid=3, holes__per_square=9, budget__hours=0.1))
+    first = Play(small(policy__name="learning", squares__per_grid=3, holes__per_square=9, budget__hours=0.1))
     run(first, lambda area: "S001" not in area, elapsed_s=20.0)
     assert first.state.spent_s > 200.0
     state, utc, rows = EMPTY, 5e8, list[ev.AnyEvent]()

@@ -7,7 +7,7 @@ import pytest
 from agent import control_messages as say
 from agent import messages as m
 from agent.messages import CommandResult, ErrorKind, ScopeState
-from agent.session import NotPossibleError
+from agent.session import EMPTY, NotPossibleError, step
 from agent.session import events as ev
 from agent.session import inputs as inp
 from agent.session.state import PHASE_MOVES, Phase, grid_of, is_hole, square_of
@@ -239,10 +239,33 @@ def test_a_spent_budget_of_one_grid_leads_to_the_next() -> None:
 def test_a_spent_budget_of_hours_ends_the_session_in_order() -> None:
     play = Play(small(budget__hours=0.5))
     play.until(m.Expose)
-    play.utc += 3600
+    shot = play.work
+    frame = play.frame("high", shot.x_um, shot.y_um)
+    play.result(elapsed_s=1801.0)
+    play.found(frame, QualityFinding(score=0.8, label="good"))
     play.to_the_end()
     assert len(play.exposed()) == 1
     assert play.state.why == "the time budget of 0.5 h is spent"
+
+
+@pytest.mark.parametrize("pace", [0.001, 100.0])
+def test_hours_count_by_the_drivers_clock_so_that_a_replay_ends_where_the_session_ended(pace: float) -> None:
+    first = Play(small(budget__hours=0.04))
+    while first.state.outstanding:
+        if isinstance(shot := first.work, m.Expose):
+            frame = first.frame("high", shot.x_um, shot.y_um)
+            first.result(elapsed_s=40.0)
+            first.found(frame, QualityFinding(score=0.8, label="good"))
+        else:
+            first.finish()
+    assert "time budget of 0.04 h" in first.state.why
+    state, utc = EMPTY, 5e8
+    for what in first.inputs:
+        utc += pace
+        _, state, _ = step(state, what, first.settings, utc)
+    assert (state.phase, state.why) == (first.state.phase, first.state.why)
+    assert (state.exposures, state.spent_s) == (first.state.exposures, first.state.spent_s)
+    assert state.exposures == 4  # 144 s: the fourth goes beyond
 
 
 def test_suggest_issues_nothing() -> None:

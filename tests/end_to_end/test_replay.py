@@ -144,6 +144,18 @@ def test_a_session_taken_over_in_the_middle_ends_as_it_did(name: str, tmp_path: 
     assert outcome.now.state.epoch == record.state.epoch + 1
 
 
+def test_a_replay_ends_by_the_hours_of_the_recorded_night_and_a_replay_of_it_does_the_same(tmp_path: Path) -> None:
+    record = recorded("pilot")
+    half = record.until(record.rows * 2 // 3).state
+    assert 0 < half.exposures < record.state.exposures
+    early = played("pilot", tmp_path, changes={"budget.hours": half.spent_s / 3600})
+    assert "time budget" in early.now.state.why
+    assert 0 < early.now.state.exposures < record.state.exposures
+    again = asyncio.run(replay(early.now, tmp_path / "again", Options(changes={"budget.hours": half.spent_s / 3600})))
+    assert again.same
+    assert again.now.state.why == early.now.state.why
+
+
 def test_what_if_goes_its_own_way_as_far_as_the_recording_knows_and_says_why(tmp_path: Path) -> None:
     outcome = played("pilot", tmp_path, changes={"holes.per_square": 4})
     assert not outcome.same

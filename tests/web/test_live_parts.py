@@ -84,7 +84,7 @@ def test_a_forecast_needs_exposures_and_then_follows_their_pace_and_the_budget()
     told = forecast(state, SETTINGS, [2000.0 + 10.0 * n for n in range(11)], 2100.0)
     assert (told["per_hour"], told["shot_s"]) == (360.0, 10.0)
     assert told["ends_utc"] == 2100.0 + 6 * 10.0
-    short = replace(state, started_utc=2100.0 - 72 * 3600 + 30.0)
+    short = replace(state, spent_s=72 * 3600 - 30.0)
     capped = forecast(short, SETTINGS, [2000.0 + 10.0 * n for n in range(11)], 2100.0)
     assert capped["ends_utc"] == pytest.approx(2130.0)
 

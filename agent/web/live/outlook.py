@@ -134,8 +134,7 @@ def forecast(state: State, settings: Settings, exposed_utc: Sequence[float], utc
 
     The pace is the median time between exposures of late, squares and focus included by the mean over the same time.
     """
-    spent_h = max(0.0, utc - state.started_utc) / 3600 if state.started_utc else 0.0
-    found: dict[str, Any] = {"spent_h": round(spent_h, 3), "budget_h": settings.budget.hours}
+    found: dict[str, Any] = {"spent_h": round(state.spent_s / 3600, 3), "budget_h": settings.budget.hours}
     grid = state.grid
     if grid is None:
         return found
@@ -151,7 +150,7 @@ def forecast(state: State, settings: Settings, exposed_utc: Sequence[float], utc
         usual = statistics.median(gaps)
         found["per_hour"] = round(3600 / pace, 1) if pace > 0 else None
         found["shot_s"] = round(usual, 2)
-        found["ends_utc"] = round(min(utc + left * pace, state.started_utc + settings.budget.hours * 3600), 1)
+        found["ends_utc"] = round(utc + min(left * pace, max(0.0, settings.budget.hours * 3600 - state.spent_s)), 1)
     return found
 
 

@@ -1,315 +1,191 @@
-"""Policies on simulated grids: the real session core, a simulated clock, and the truth of `simulators.specimen`.
+"""Policies on simulated grids against fixed orderings, and what the learner's forecasts are worth there.
 
-    python -m benchmarks.policy [--seeds 20] [--hours 8] [--kinds mixed,good]
+    python -m benchmarks.policy [--seeds 20] [--hours 8] [--kinds mixed,good] [--work runs/policy] [--processes 2]
 
-No image is rendered: squares and holes come with scores that follow the truth as loosely as a vision model's do, and a
-micrograph is good with the probability that the specimen gives. A session is a night: in two hours, of which loading
-and atlas take a third of one, even who knows every outcome gets only 1.3 times what the best fixed ordering gets on
-these grids, since their few best squares last that long; in eight hours it is 1.6 times. Printed are good micrographs
-per hour of the learning policy and of fixed orderings, the calibration of its forecasts on squares that were still
-unseen, and the time that an update and a plan take with 5,000 holes.
+A session is a night: in two hours, of which loading and atlas take a third of one, even who knows every outcome gets
+only 1.3 times what the best fixed ordering gets on these grids, since their few best squares last that long; in eight
+hours it is 1.6 times. Printed are good micrographs per hour of the learning policy and of fixed orderings, grid by grid
+as they come, then their means and the worst grid; the calibration of its forecasts on squares that were still unseen;
+and the time that an update and a plan take with 5,000 holes.
+
+What was computed is kept in the work folder, so that a run that was cut short goes on where it was. It is kept by the
+text of the policy, the session core and the simulation: after a change of any of these it is computed anew.
 """
 
 import argparse
-import math
+import hashlib
+import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from agent import messages as m
-from agent.messages import Command, CommandResult, Frame, Hello, ScopeState, Stage
 from agent.policy import live
-from agent.session import EMPTY, State, step
-from agent.session import inputs as inp
-from agent.settings import Settings, load
-from models.detections import HoleDetection, HoleFinding, QualityFinding, SquareDetection, SquareFinding
-from simulators.specimen.settings import SpecimenSettings
-from simulators.specimen.specimen import Specimen
+from benchmarks.simulated_nights import ALL, Night, World, knower, settings, unseen
 
-SECONDS = {"load_grid": 600, "acquire_atlas": 600, "map_square": 100, "focus": 25, "expose": 25, "goto": 10, "park": 10}
-SCALE_ANGSTROM = {"low": 60_000.0, "medium": 3_000.0, "high": 1.0}
-SIDE = 4096
-ALL = 5_000
-# Deviation of the log odds that the vision models read off: their scores then part good from bad with an AUC of 0.75
-# to 0.8 for squares and 0.7 for holes; `python -m benchmarks.finders` measures 0.75 to 0.94 and 0.5 to 0.6.
-NOISE = 2.0
-
-
-@dataclass(frozen=True)
-class Spot:
-    """A square or hole with what a model says of it, and the truth."""
-
-    x_um: float
-    y_um: float
-    size_um: float
-    score: float
-    quality: float
+ROOT = Path(__file__).parents[1]
+DECIDING = (
+    "agent/policy",
+    "agent/session",
+    "agent/settings.py",
+    "simulators/specimen",
+    "benchmarks/simulated_nights.py",
+)
+WAYS = {
+    "score-order, 30 a square": ("score-order", 30, False),
+    "score-order, whole squares": ("score-order", ALL, False),
+    "one after the other": ("score-order", ALL, True),
+    "learning": ("learning", ALL, False),
+}
+KNOWER = "who knows every outcome"
+LEVEL = 0.9
 
 
-class World:
-    """One grid: its squares, their holes, and how each micrograph would turn out."""
-
-    def __init__(self, seed: int, ice: str, *, most: int = 30, pitch_um: float = 7.0) -> None:
-        self.specimen = Specimen(
-            SpecimenSettings(seed=seed, ice=ice, grid_radius_um=450.0, hole_pitch_um=pitch_um)  # type: ignore[arg-type]
-        )
-        self.rng = np.random.default_rng([seed, 5])
-        whole = [s for s in self.specimen.squares if s.state != "dark"][:most]
-        self.squares = [Spot(s.x_um, s.y_um, 85.0, self._score(s.quality), s.quality) for s in whole]
-        self.holes = [
-            [Spot(h.x_um, h.y_um, h.radius_um, self._score(h.quality), h.quality) for h in self.specimen.holes(s.index)]
-            for s in whole
-        ]
-        self.luck = [self.rng.uniform(size=len(holes)) for holes in self.holes]
-
-    def _score(self, quality: float) -> float:
-        """What a vision model makes of it: right on average, far off at times."""
-        odds = math.log((quality + 0.08) / (1.08 - quality)) + self.rng.normal(0, NOISE)
-        return float(np.clip(1 / (1 + math.exp(-0.8 * odds)), 0.02, 0.98))
-
-    def is_good(self, x_um: float, y_um: float) -> bool:
-        """Whether a micrograph taken here is good; the same each time it is asked."""
-        s = min(
-            range(len(self.squares)), key=lambda k: math.hypot(self.squares[k].x_um - x_um, self.squares[k].y_um - y_um)
-        )
-        h = min(
-            range(len(self.holes[s])),
-            key=lambda k: math.hypot(self.holes[s][k].x_um - x_um, self.holes[s][k].y_um - y_um),
-        )
-        return bool(self.luck[s][h] < self.holes[s][h].quality)
+def night(kind: str, seed: int, hours: float) -> dict[str, Any]:
+    """Good micrographs per hour of every way to spend one night on one grid."""
+    world = World(100 + seed, kind)
+    rates = {KNOWER: knower(world, hours)}
+    for name, (policy, per_square, blind) in WAYS.items():
+        rates[name] = Night(world, settings(policy, hours, per_square), blind=blind).run()
+    return {"rates": rates}
 
 
-class Night:
-    """One session of the real core on a world."""
-
-    def __init__(self, world: World, settings: Settings, *, blind: bool = False) -> None:
-        self.world, self.settings, self.blind = world, settings, blind
-        self.state: State = EMPTY
-        self.utc, self.frames, self.good, self.shots = 1_000.0, 0, 0, 0
-        self.plan_s: list[float] = []
-        self.take_in(inp.Started(session_id="s", version="0", models={}))
-        self.take_in(
-            inp.SaidHello(hello=Hello(protocol=1, driver="sim", can_pilot=True, state=ScopeState(grid_id="G1")))
-        )
-
-    def take_in(self, what: inp.AnyInput) -> None:
-        """One turn of the session core."""
-        begun = time.process_time()
-        _, self.state, _ = step(self.state, what, self.settings, self.utc)
-        self.plan_s.append(time.process_time() - begun)
-
-    def run(self) -> float:
-        """Good micrographs per hour of the whole time that was given."""
-        while self.state.outstanding:
-            self.turn()
-        return self.good / self.settings.budget.hours
-
-    def turn(self) -> None:
-        """Carry out the command under way."""
-        (entry,) = self.state.outstanding.values()
-        command = entry.command
-        self.utc += SECONDS[str(command.work.__struct_config__.tag)]
-        match command.work:
-            case m.AcquireAtlas():
-                self._take(command, "low", 0.0, 0.0, self._squares)
-            case m.MapSquare(x_um=x, y_um=y):
-                self._take(command, "medium", x, y, self.holes_of)
-            case m.Expose() as shot:
-                x, y = shot.x_um + shot.image_shift_x_um, shot.y_um + shot.image_shift_y_um
-                fine = self.world.is_good(x, y)
-                self.good += fine
-                self.shots += 1
-                label, score = ("good", 0.8) if fine else ("thick", 0.2)
-                self._take(command, "high", x, y, lambda _: QualityFinding(score=score, label=label))  # type: ignore[arg-type]
-            case _:
-                self.take_in(self._result(command))
-
-    def _result(self, command: Command) -> inp.ResultCame:
-        return inp.ResultCame(result=CommandResult(
-                command_id=command.command_id, session_id="s", status="done",
-                elapsed_s=float(SECONDS[str(command.work.__struct_config__.tag)]),
-            )
-        )  # fmt: skip
-
-    def _take(self, command: Command, level: m.Level, x_um: float, y_um: float, finding: object) -> None:
-        self.frames += 1
-        frame = Frame(
-            frame_id=f"F{self.frames}", session_id="s", level=level, pixel_size_angstrom=SCALE_ANGSTROM[level],
-            shape=(SIDE, SIDE), dtype="|u1", digest="0" * 32, stage=Stage(x_um=x_um, y_um=y_um),
-            command_id=command.command_id,
-        )  # fmt: skip
-        self.take_in(inp.FrameCame(frame=frame, file="none"))
-        self.take_in(self._result(command))
-        found = finding(frame)  # type: ignore[operator]
-        self.take_in(inp.Analysed(frame=frame, finding=found, model="simulated", fingerprint="0", elapsed_s=0.1))
-
-    def _pixel(self, frame: Frame, spot: Spot) -> tuple[float, float]:
-        scale = frame.pixel_size_angstrom * 1e-4
-        centre = (SIDE - 1) / 2
-        return (spot.x_um - frame.stage.x_um) / scale + centre, (spot.y_um - frame.stage.y_um) / scale + centre
-
-    def _squares(self, frame: Frame) -> SquareFinding:
-        scale = frame.pixel_size_angstrom * 1e-4
-        found = []
-        for spot in self.world.squares:
-            x, y = self._pixel(frame, spot)
-            half = spot.size_um / 2 / scale
-            corners = tuple((x + u * half, y + v * half) for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1)))
-            score = 0.5 if self.blind else spot.score
-            found.append(SquareDetection(x=x, y=y, vertices=corners, score=score, area_px=(2 * half) ** 2))
-        return SquareFinding(squares=tuple(found))
-
-    def holes_of(self, frame: Frame) -> HoleFinding:
-        """What a model finds on a medium-mag frame."""
-        scale = frame.pixel_size_angstrom * 1e-4
-        places = [(s.x_um - frame.stage.x_um) ** 2 + (s.y_um - frame.stage.y_um) ** 2 for s in self.world.squares]
-        holes = self.world.holes[int(np.argmin(places))]
-        found = []
-        for spot in holes:
-            x, y = self._pixel(frame, spot)
-            score = 0.5 if self.blind else spot.score
-            found.append(HoleDetection(x=x, y=y, radius_px=spot.size_um / scale, score=score))
-        return HoleFinding(holes=tuple(found))
+def forecasts(kind: str, seed: int, hours: float) -> dict[str, Any]:
+    """Forecasts of mapped squares without exposures, made at the end of a session, and what is there."""
+    world = World(300 + seed, kind)
+    session = Night(world, settings("learning", hours, 12))
+    while session.state.outstanding:
+        session.turn()
+    squares = list(unseen(session, world))
+    seen = live.view(session.state, session.settings)
+    exposed = [world.is_good(*place) for place in session.exposed]
+    found = []
+    for square, holes in squares:
+        forecast = seen.posterior.forecast(square)
+        if len(forecast.mean) != len(holes):
+            continue
+        good = [world.is_good(*place) for place in holes]
+        low, high = forecast.count_interval(level=LEVEL)
+        found.append({"p": [round(p, 4) for p in forecast.p_good.tolist()], "good": good, "low": low, "high": high})
+    return {"squares": found, "so_far": float(np.mean(exposed)) if exposed else 0.5}
 
 
-def settings(name: str, hours: float, per_square: int) -> Settings:
-    """A session that may go everywhere for so many hours."""
-    return load(
-        None,
-        {
-            "policy.name": name, "budget.hours": hours, "squares.per_grid": 200, "squares.min_score": 0.0,
-            "holes.min_score": 0.0, "holes.per_square": per_square, "holes.max_image_shift_um": 10.0,
-            "atlas.radius_um": 100.0,
-        },
-    )  # fmt: skip
+TASKS = {"night": night, "forecasts": forecasts}
 
 
-def knower(world: World, hours: float, reach_um: float = 10.0) -> float:
-    """About what one who knows every outcome would get per hour: good holes only, the richest squares first."""
-    left = hours * 3600.0 - SECONDS["load_grid"] - SECONDS["acquire_atlas"]
-    squares = []
-    for holes, luck in zip(world.holes, world.luck, strict=True):
-        places = np.array([(h.x_um, h.y_um) for h, u in zip(holes, luck, strict=True) if u < h.quality]).reshape(-1, 2)
-        near = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1)) <= reach_um
-        open_, sizes = np.ones(len(places), bool), []
-        while open_.any():
-            centre = int(np.argmax(np.where(open_, (near & open_).sum(axis=1), -1)))
-            sizes.append(int((near[centre] & open_).sum()))
-            open_ &= ~near[centre]
-        took, good, best = float(SECONDS["map_square"]), 0, (0.0, 0, 0.0)
-        for size in sorted(sizes, reverse=True):
-            took += SECONDS["focus"] + SECONDS["expose"] * size
-            good += size
-            best = max(best, (good / took, good, took))
-        squares.append(best)
-    total = 0.0
-    for _, good, took in sorted(squares, reverse=True):
-        share = min(1.0, max(left, 0.0) / took) if took else 0.0
-        total, left = total + share * good, left - took
-    return total / hours
+class Kept:
+    """Results in a work folder, one JSON line each, by what was computed and with which code."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / "results.jsonl"
+        self._code = _fingerprint()
+        self.results: dict[str, dict[str, Any]] = {}
+        if self._file.exists():
+            for line in self._file.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except ValueError:  # the last line of a run that was cut short
+                    continue
+                if row["code"] == self._code:
+                    self.results[row["task"]] = row["result"]
+
+    def put(self, task: str, result: dict[str, Any]) -> None:
+        """Keep one result."""
+        self.results[task] = result
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"code": self._code, "task": task, "result": result}) + "\n")
 
 
-def compare(kind: str, seeds: int, hours: float) -> None:
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for place in DECIDING:
+        path = ROOT / place
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def carry_out(what: str, kind: str, seeds: int, hours: float, kept: Kept, processes: int) -> list[dict[str, Any]]:
+    """The results of one task for every seed, those that are missing computed now."""
+    names = [f"{what} {kind} {seed} {hours:g}h" for seed in range(seeds)]
+    open_ = [seed for seed in range(seeds) if names[seed] not in kept.results]
+    if processes > 1 and len(open_) > 1:
+        with ProcessPoolExecutor(processes) as pool:
+            jobs = {pool.submit(TASKS[what], kind, seed, hours): seed for seed in open_}
+            for job in as_completed(jobs):
+                _came(names[jobs[job]], job.result(), kept)
+    else:
+        for seed in open_:
+            _came(names[seed], TASKS[what](kind, seed, hours), kept)
+    return [kept.results[name] for name in names]
+
+
+def _came(name: str, result: dict[str, Any], kept: Kept) -> None:
+    kept.put(name, result)
+    if "rates" in result:
+        print(f"  {name}: " + ", ".join(f"{way} {rate:.1f}" for way, rate in result["rates"].items()), flush=True)
+
+
+def compare(kind: str, seeds: int, hours: float, kept: Kept, processes: int) -> None:
     """Good micrographs per hour of every policy over the seeds."""
-    ways = {
-        "score-order, 30 a square": ("score-order", 30, False),
-        "score-order, whole squares": ("score-order", ALL, False),
-        "one after the other": ("score-order", ALL, True),
-        "learning": ("learning", ALL, False),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    known = []
-    for seed in range(seeds):
-        world = World(100 + seed, kind)
-        known.append(knower(world, hours))
-        for name, (policy, per_square, blind) in ways.items():
-            rates[name].append(Night(world, settings(policy, hours, per_square), blind=blind).run())
-        print(
-            f"  {kind} {seed}: " + ", ".join(f"{name} {values[-1]:.1f}" for name, values in rates.items()), flush=True
-        )
-    means = {name: float(np.mean(values)) for name, values in rates.items()}
-    best = max((name for name in means if name != "learning"), key=lambda name: means[name])
-    ratio = means["learning"] / max(means[best], 1e-9)
-    worst = min(a / max(b, 1e-9) for a, b in zip(rates["learning"], rates[best], strict=True))
+    nights = [row["rates"] for row in carry_out("night", kind, seeds, hours, kept, processes)]
+    rates = {name: np.array([row[name] for row in nights]) for name in nights[0]}
+    means = {name: float(values.mean()) for name, values in rates.items()}
+    best = max((name for name in WAYS if name != "learning"), key=lambda name: means[name])
+    each = rates["learning"] / np.maximum(rates[best], 1e-9)
     print(f"{kind}: " + ", ".join(f"{name} {mean:.1f}/h" for name, mean in means.items()))
-    print(f"{kind}: who knows every outcome gets {np.mean(known):.1f}/h, {np.mean(known) / means[best]:.2f}x of it")
-    print(f"{kind}: learning is {ratio:.2f}x the best fixed ordering ({best}); the least of {seeds} grids {worst:.2f}x")
-
-
-def calibration(seeds: int, hours: float) -> None:
-    """Forecasts of mapped squares without exposures, made in the middle of a session, against what is there."""
-    p_all, good_all, inside, count = [], [], 0, 0
-    for seed in range(seeds):
-        world = World(300 + seed, "mixed")
-        night = Night(world, settings("learning", hours, 12))
-        while night.state.outstanding:
-            night.turn()
-        seen = live.view(night.state, night.settings)
-        for square, holes in _unseen(night, world):
-            forecast = seen.posterior.forecast(square)
-            if len(forecast.mean) != len(holes):
-                continue
-            good = np.array([world.is_good(*place) for place in holes])
-            p_all.append(forecast.p_good)
-            good_all.append(good)
-            low, high = forecast.count_interval()
-            inside += bool(low <= good.sum() <= high)
-            count += 1
-    if not count:
-        print("calibration: no square was held out")
-        return
-    p, good = np.concatenate(p_all), np.concatenate(good_all)
     print(
-        f"calibration on {count} held-out squares: Brier {((p - good) ** 2).mean():.3f} (always the mean:"
-        f" {good.mean() * (1 - good.mean()):.3f}); 90 % intervals of a square's good micrographs held"
-        f" {inside / count:.0%}"
+        f"{kind}: learning is {means['learning'] / max(means[best], 1e-9):.2f}x the best fixed ordering ({best}),"
+        f" {KNOWER} {means[KNOWER] / max(means[best], 1e-9):.2f}x; of {seeds} grids the worst {each.min():.2f}x, the"
+        f" median {np.median(each):.2f}x, the best {each.max():.2f}x"
+    )
+
+
+def calibration(kind: str, seeds: int, hours: float, kept: Kept, processes: int) -> None:
+    """Forecasts of squares that no exposure was made in against what is there."""
+    rows = carry_out("forecasts", kind, seeds, hours, kept, processes)
+    squares = [square for row in rows for square in row["squares"]]
+    if not squares:
+        print(f"{kind}: no square was held out")
+        return
+    p = np.concatenate([square["p"] for square in squares])
+    good = np.concatenate([np.array(square["good"], float) for square in squares])
+    so_far = np.concatenate([np.full(len(s["p"]), row["so_far"]) for row in rows for s in row["squares"]])
+    inside = [square["low"] <= sum(square["good"]) <= square["high"] for square in squares]
+    wide = [(square["high"] - square["low"]) / len(square["p"]) for square in squares]
+    print(
+        f"{kind}, {len(squares)} held-out squares of {seeds} grids: Brier {((p - good) ** 2).mean():.3f} (the share"
+        f" that was good so far: {((so_far - good) ** 2).mean():.3f}; the share of all, which nobody knows:"
+        f" {good.mean() * (1 - good.mean()):.3f}); {LEVEL:.0%} intervals of a square's good micrographs held"
+        f" {np.mean(inside):.0%}, and are {np.mean(wide):.2f} of its holes wide"
     )
     for b in range(10):
-        rows = (p >= b / 10) & (p < (b + 1) / 10)
-        if rows.any():
-            print(f"  said {p[rows].mean():.2f}  was {good[rows].mean():.2f}  {int(rows.sum())}")
-
-
-def _unseen(night: Night, world: World) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-    """Maps every square that the session did not map, without exposing anything, and gives its holes."""
-    grid = night.state.grids["G1"]
-    for square in list(grid.squares.values()):
-        if square.map_frame_id:
-            continue
-        night.frames += 1
-        frame = Frame(
-            frame_id=f"F{night.frames}", session_id="s", level="medium", pixel_size_angstrom=SCALE_ANGSTROM["medium"],
-            shape=(SIDE, SIDE), dtype="|u1", digest="0" * 32, stage=Stage(x_um=square.x_um, y_um=square.y_um),
-            area_id=square.area_id, grid_id="G1",
-        )  # fmt: skip
-        night.take_in(inp.FrameCame(frame=frame, file="none"))
-        found = night.holes_of(frame)
-        night.take_in(inp.Analysed(frame=frame, finding=found, model="simulated", fingerprint="0", elapsed_s=0.1))
-    for area_id, now in night.state.grids["G1"].squares.items():
-        if now.holes and not any(hole.visited for hole in now.holes.values()):
-            yield area_id, [(hole.x_um, hole.y_um) for hole in now.holes.values()]
+        rows_ = (p >= b / 10) & (p < (b + 1) / 10)
+        if rows_.any():
+            print(f"  said {p[rows_].mean():.2f}  was {good[rows_].mean():.2f}  {int(rows_.sum())}")
 
 
 def speed(holes: int = 5_000) -> None:
     """CPU time of a whole turn, learning and planning included, with this many holes known."""
     world = World(7, "mixed", most=40, pitch_um=5.5)
-    night = Night(world, settings("learning", 1_000.0, 6))
-    while sum(len(s.holes) for s in night.state.grids["G1"].squares.values()) < holes and night.state.outstanding:
-        night.turn()
-    known = sum(len(s.holes) for s in night.state.grids["G1"].squares.values())
+    session = Night(world, settings("learning", 1_000.0, 6))
+    while sum(len(s.holes) for s in session.state.grids["G1"].squares.values()) < holes and session.state.outstanding:
+        session.turn()
+    known = sum(len(s.holes) for s in session.state.grids["G1"].squares.values())
     for _ in range(10):
-        if night.state.outstanding:
-            night.plan_s.clear()
-            night.turn()
+        if session.state.outstanding:
+            session.plan_s.clear()
+            session.turn()
     begun = time.process_time()
     for _ in range(5):
-        live.view(night.state, night.settings)
+        live.view(session.state, session.settings)
     update = (time.process_time() - begun) / 5
     print(
-        f"{known} holes, {night.shots} exposures: update {update * 1e3:.0f} ms (limit 50), a whole turn with its plan"
-        f" {max(night.plan_s) * 1e3:.0f} ms CPU (limit 200)"
+        f"{known} holes, {session.shots} exposures: update {update * 1e3:.0f} ms (limit 50), a whole turn with its plan"
+        f" {max(session.plan_s) * 1e3:.0f} ms CPU (limit 200)"
     )
 
 
@@ -319,11 +195,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--hours", type=float, default=8.0)
     parser.add_argument("--kinds", default="mixed,good")
+    parser.add_argument("--work", type=Path, default=Path("runs/policy"), help="where results are kept")
+    parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
+    kept = Kept(given.work)
     speed()
-    for kind in given.kinds.split(","):
-        compare(kind, given.seeds, given.hours)
-    calibration(max(1, given.seeds // 2), min(given.hours, 2.0))
+    kinds = given.kinds.split(",")
+    for kind in kinds:
+        compare(kind, given.seeds, given.hours, kept, given.processes)
+    for kind in kinds:
+        calibration(kind, given.seeds, min(given.hours, 2.0), kept, given.processes)
 
 
 if __name__ == "__main__":

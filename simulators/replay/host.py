@@ -15,9 +15,10 @@ from agent import recording
 from agent.daemon import Daemon, session_folder
 from agent.errors import LinkError
 from agent.frames import FrameStore
-from agent.inference import Analyst
 from agent.session import State
-from agent.settings import InferenceSettings, Settings
+from agent.settings import Settings
+from simulators.replay import turns
+from simulators.replay.turns import PacedAnalyst
 
 START_S = 60.0
 
@@ -53,30 +54,6 @@ class Host(Protocol):
         ...
 
 
-class PacedAnalyst(Analyst):
-    """Models whose answers wait until it is their turn: recorded inputs were taken in one order, and so are these."""
-
-    def __init__(self, settings: InferenceSettings, *, paced: bool = True) -> None:
-        super().__init__(settings)
-        self._allowed: set[str] = set()
-        self._paced = paced
-        self._news = asyncio.Condition()
-
-    async def turn(self, frame_id: str) -> None:
-        """Wait until it is this frame's turn; models have looked at the next ones meanwhile."""
-        async with self._news:
-            await self._news.wait_for(lambda: not self._paced or frame_id in self._allowed)
-
-    async def allow(self, frame_id: str | None) -> None:
-        """It is this frame's turn; None: everybody's."""
-        async with self._news:
-            if frame_id is None:
-                self._paced = False
-            else:
-                self._allowed.add(frame_id)
-            self._news.notify_all()
-
-
 class OwnHost:
     """A daemon in this process; its sockets are real."""
 
@@ -110,7 +87,7 @@ async def own_host(
     store: Callable[[Path], FrameStore] = FrameStore,
 ) -> AsyncIterator[OwnHost]:
     """A daemon as a task of this process; it ends in good order with the block."""
-    analyst = make(settings.inference, paced=paced)
+    analyst = make(settings.inference, settings.quality, paced=paced)
     daemon = Daemon(settings, analyst=analyst, store=store)
     running = asyncio.create_task(daemon.run())
     ready = asyncio.create_task(daemon.ready.wait())
@@ -128,23 +105,33 @@ async def own_host(
 
 
 class ProgramHost:
-    """A daemon as a program of its own; the order in which its models answer is its own, too."""
+    """A daemon as a program of its own (`simulators.replay.program`), which is told whose answer's turn it is."""
 
     running: "asyncio.Task[None] | None" = None
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, paced: bool = True) -> None:
         self.settings = settings
         self.folder = session_folder(settings)
         self.drivers = settings.endpoints.drivers
         self.control = settings.endpoints.control
         self._process: asyncio.subprocess.Process | None = None
+        self._allowed: list[str | None] = [] if paced else [None]
 
     def state(self) -> State:
         """The session as its journal has it now."""
         return recording.read(self.folder).state
 
     async def allow(self, frame_id: str | None) -> None:
-        """Nothing to do: it does not wait."""
+        """Let the answer of a model into the session, in this epoch and after every restart."""
+        self._allowed.append(frame_id)
+        await self._tell(frame_id)
+
+    async def _tell(self, *frame_ids: str | None) -> None:
+        process = self._process
+        if process is not None and process.stdin is not None:
+            with suppress(ConnectionError):  # it has just ended: at its next start it hears all of them
+                process.stdin.writelines(turns.line(frame_id) for frame_id in frame_ids)
+                await process.stdin.drain()
 
     async def start(self) -> None:
         """Start the program and wait until it listens."""
@@ -152,15 +139,22 @@ class ProgramHost:
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(yaml.safe_dump(self.settings.model_dump(mode="json")), encoding="utf-8")
         epoch = self._epoch()
-        with (self.folder.parent / f"{self.folder.name}.replay.log").open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "agent.cli", "run", "--config", str(config), stdout=log, stderr=log
-            )
+                sys.executable, "-m", "simulators.replay.program", str(config),
+                stdin=asyncio.subprocess.PIPE, stdout=log, stderr=log,
+            )  # fmt: skip
+        await self._tell(*self._allowed)
         async with asyncio.timeout(START_S):
             while self._epoch() <= epoch:
                 if self._process.returncode is not None:
-                    raise LinkError(f"the daemon of the replay ended at once; {log.name} says why")
+                    raise LinkError(f"the daemon of the replay ended at once; {self.log} says why")
                 await asyncio.sleep(0.05)
+
+    @property
+    def log(self) -> Path:
+        """What the program said."""
+        return self.folder.parent / f"{self.folder.name}.replay.log"
 
     def _epoch(self) -> int:
         with suppress(Exception):  # no folder yet, or it is just being written
@@ -191,9 +185,9 @@ class ProgramHost:
 
 
 @asynccontextmanager
-async def program_host(settings: Settings) -> AsyncIterator[ProgramHost]:
+async def program_host(settings: Settings, *, paced: bool) -> AsyncIterator[ProgramHost]:
     """A daemon as a program of its own; it ends with the block."""
-    host = ProgramHost(settings)
+    host = ProgramHost(settings, paced=paced)
     await host.start()
     try:
         yield host

@@ -105,7 +105,7 @@ class Player:
         self.progress = progress
         self.mischief = Mischief(faults)
         self.played = Played()
-        self.link = DriverLink(host.drivers, _hello(record))
+        self.link = DriverLink(host.drivers, hello_of(record))
         self._cues = [cue for cue in cues(record) if cue.seq > after]
         self._works = {
             item.event.command.command_id: item.event.command.work
@@ -423,7 +423,14 @@ class Player:
         return await task if task is not None else await asyncio.to_thread(self.record.pixels, frame_id)
 
 
-def _hello(record: Record) -> Hello:
+def hello_of(record: Record) -> Hello:
+    """How the driver of a recorded session says who it is.
+
+    Raises
+    ------
+    LinkError
+        If none ever joined.
+    """
     joined = next((item.event for item in record.happened if isinstance(item.event, ev.DriverJoined)), None)
     if joined is None:
         raise LinkError(f"{record.folder}: no driver ever joined this session: there is nothing to replay")

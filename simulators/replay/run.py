@@ -20,9 +20,10 @@ from agent.recording.trim import copy_rows
 from agent.session import events as ev
 from agent.settings import Settings, check
 from simulators.replay.faults import ReplayFault
-from simulators.replay.host import Host, PacedAnalyst, own_host, program_host
+from simulators.replay.host import Host, own_host, program_host
 from simulators.replay.player import Played, Player, Timing
 from simulators.replay.store import LinkedStore
+from simulators.replay.turns import PacedAnalyst
 
 MODEL_OF: dict[Level, str] = {"low": "squares", "medium": "holes", "high": "quality"}
 
@@ -191,11 +192,12 @@ async def replay(
     if start:
         _take_over(record, folder, start)
     context: AbstractAsyncContextManager[Host]
+    paced = options.timing != "burst"
     if killed:
-        context = program_host(settings)
+        context = program_host(settings, paced=paced)
     else:
         store = partial(LinkedStore, record=record)
-        context = own_host(settings, paced=options.timing != "burst", make=make, store=store)
+        context = own_host(settings, paced=paced, make=make, store=store)
     async with context as host:
         player = Player(
             record,

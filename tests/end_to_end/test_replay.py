@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from agent import recording
 from agent.cli import app
@@ -26,8 +27,12 @@ from agent.report.difference import render
 from agent.session import events as ev
 from agent.session.state import summary
 from simulators.replay.faults import HARMLESS, KINDS, ReplayFault, parse
-from simulators.replay.run import Options, Outcome, replay
+from simulators.replay.host import own_host, program_host
+from simulators.replay.link import DriverLink
+from simulators.replay.player import hello_of
+from simulators.replay.run import Options, Outcome, replay, settings_for
 from tests import golden
+from tests.helpers import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -226,6 +231,35 @@ def test_faults_on_an_advisors_replay_are_told_and_the_rest_is_answered(kind: An
     else:
         assert len(outcome.now.shots) == len(outcome.then.shots) - 1
         assert any("was refused" in note and "bytes of pixels" in note for note in outcome.played.notes)
+
+
+async def test_what_a_killed_daemon_finds_at_its_next_start_waits_for_its_turn(tmp_path: Path) -> None:
+    """A frame that is on disk when the daemon dies is analysed at once: its answer must not overtake the driver."""
+    record = kept("advisor")
+    shot = record.shots[0]
+    async with program_host(settings_for(record, tmp_path, Options(), fixed_ports=True), paced=True) as host:
+        link = DriverLink(host.drivers, hello_of(record))
+        await link.open()
+        try:
+            frame = replace(shot.frame, session_id=link.session_id)
+            await link.send_frame(frame, record.pixels(frame.frame_id))
+            await until(lambda: frame.frame_id in link.safe, 90)
+            before = host.log.stat().st_size
+            await host.kill()
+            await until(lambda: b"answer.waits" in host.log.read_bytes()[before:] or not host.state().pending, 90)
+            assert list(host.state().pending) == [frame.frame_id]
+            await host.allow(frame.frame_id)
+            await until(lambda: not host.state().pending, 90)
+        finally:
+            await link.close()
+
+
+async def test_a_replay_judges_micrographs_by_the_quality_settings_of_the_session(tmp_path: Path) -> None:
+    changes = {"quality.voltage_kv": 200.0}
+    settings = settings_for(kept("advisor"), tmp_path, Options(changes=changes), fixed_ports=False)
+    async with own_host(settings, paced=True) as host:
+        assert host.analyst.quality == settings.quality
+        assert host.analyst.quality.voltage_kv == 200.0
 
 
 def test_a_wrong_magnification_is_refused_where_the_config_knows_the_right_one(tmp_path: Path) -> None:

@@ -136,6 +136,14 @@ class HoleSettings(Section):
     min_score: Fraction = 0.35
     per_square: int = Field(default=30, ge=0, le=5_000)
     max_image_shift_um: float = Field(default=8.0, ge=0, le=100)  # 0: every hole by a stage move
+    pattern: Literal["free", "square", "hexagonal"] = "free"  # of an image-shift group, on the lattice that was found
+    pattern_size: int = Field(default=3, ge=1, le=15)  # holes across; hexagonal: 3 is one ring, 5 are two
+
+    @model_validator(mode="after")
+    def _rings_are_whole(self) -> Self:
+        if self.pattern == "hexagonal" and self.pattern_size % 2 == 0:
+            raise ValueError(f"pattern_size: {self.pattern_size}: a hexagonal pattern is an odd number of holes across")
+        return self
 
 
 class PolicySettings(Section):
@@ -153,6 +161,7 @@ class ExposureSettings(Section):
     defocus_step_um: Positive = 0.2
     dose_e_per_a2: float = Field(default=40.0, gt=0, le=1_000)
     autofocus: bool = True
+    beam_diameter_um: float | None = Field(default=None, gt=0, le=100)  # drawn; focus spots keep it off the holes
 
     @model_validator(mode="after")
     def _least_before_most(self) -> Self:

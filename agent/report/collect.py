@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from agent.recording.record import Record
 from agent.report.troubles import Trouble
@@ -61,11 +62,16 @@ def counts(record: Record) -> Counts:
     )
 
 
-def simulated_speed(record: Record) -> float:
-    """How much faster than a real one the microscope of this session ran, as its last settings say."""
+def last_settings(record: Record) -> dict[str, Any]:
+    """The settings that the session ended with, as its manifest has them; empty where it has none."""
     known = record.manifest.configs if record.manifest else {}
     used = [item.event.config for item in record.happened if isinstance(item.event, ev.EpochBegan)]
-    session = known.get(used[-1], {}).get("session") if used else None
+    return dict(known.get(used[-1], {})) if used else {}
+
+
+def simulated_speed(record: Record) -> float:
+    """How much faster than a real one the microscope of this session ran, as its last settings say."""
+    session = last_settings(record).get("session")
     speed = session.get("simulated_speed") if isinstance(session, dict) else None
     return float(speed) if isinstance(speed, int | float) and 0 < speed < 1e9 else 1.0
 

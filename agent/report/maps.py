@@ -7,6 +7,7 @@ from agent.drawing import length_words, round_length_um, score_colour
 from agent.errors import BadFileError
 from agent.messages import Frame
 from agent.recording.record import Record
+from agent.report.collect import last_settings
 from agent.report.pictures import Mosaic, Picture, is_flat, load, mosaic, view
 from agent.session.state import Grid, Group, Hole, Square
 
@@ -47,7 +48,7 @@ class HoleShape:
 
 @dataclass(frozen=True, slots=True)
 class GroupShape:
-    """An image-shift group: its stage position, focus spot and the spokes to its holes."""
+    """An image-shift group: stage position, focus spot, how far shift reaches, its holes in the order of the shots."""
 
     number: int
     x: float
@@ -56,6 +57,9 @@ class GroupShape:
     focus_y: float
     focused: bool
     spokes: tuple[tuple[float, float], ...]
+    steps: tuple[tuple[float, float, int], ...]  # where the number of each shot stands, and the number
+    reach: float  # radius that image shift reaches; 0: not known
+    beam: float  # radius of the beam; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +120,36 @@ def _square(square: Square, atlas: Mosaic) -> SquareShape:
     return SquareShape(points, x, y, css(square.score), kind, short(square.area_id), link, title)
 
 
+@dataclass(frozen=True, slots=True)
+class Shots:
+    """How groups were shot, as the last settings of the session say; 0 where that is not known."""
+
+    reach_um: float = 0.0
+    beam_um: float = 0.0
+
+    @classmethod
+    def of(cls, record: Record) -> "Shots":
+        """As the manifest of the recording says."""
+        settings = last_settings(record)
+        reach = settings.get("holes", {}).get("max_image_shift_um") or 0.0
+        beam = settings.get("exposure", {}).get("beam_diameter_um") or 0.0
+        return cls(*(float(v) if isinstance(v, int | float) and 0 < v <= 100 else 0.0 for v in (reach, beam)))
+
+
 def square_view(record: Record, square: Square, side_px: int) -> SquareView:
     """The medium-mag frame of a square with its holes and groups."""
     received = record.frames.get(square.map_frame_id)
     if received is None:
         picture = Picture(note=f"frame {square.map_frame_id} is not in the journal")
-        return _square_view(square, picture, None)
+        return _square_view(square, picture, None, Shots())
     try:
         picture = view(load(record.folder, received), side_px)
     except BadFileError as error:
         picture = Picture(note=str(error))
-    return _square_view(square, picture, received.frame)
+    return _square_view(square, picture, received.frame, Shots.of(record))
 
 
-def _square_view(square: Square, picture: Picture, frame: Frame | None) -> SquareView:
+def _square_view(square: Square, picture: Picture, frame: Frame | None, shots: Shots) -> SquareView:
     taken = [hole for hole in square.holes.values() if hole.visited]
     good = sum(hole.quality_label == "good" for hole in taken)
     if frame is None or is_flat(frame):
@@ -140,7 +160,7 @@ def _square_view(square: Square, picture: Picture, frame: Frame | None) -> Squar
     order = {"open": 0, "inferred": 0, "left out": 0}
     here = [h for h in square.holes.values() if not frame.nominal or h.map_frame_id in ("", frame.frame_id)]
     holes = sorted((_hole(hole, frame, scale) for hole in here), key=lambda h: order.get(h.kind, 1))
-    groups = tuple(_group(group, square, frame) for group in square.groups.values())
+    groups = tuple(_group(group, square, frame, shots) for group in square.groups.values())
     bar = _scale(1 / scale, columns) if frame.pixel_size_known else None
     return SquareView(square, picture, columns, rows, unit, tuple(holes), groups, bar, len(taken), good)
 
@@ -173,12 +193,26 @@ def kind_of(hole: Hole) -> str:
     return "inferred" if hole.inferred else "open"
 
 
-def _group(group: Group, square: Square, frame: Frame) -> GroupShape:
+def _group(group: Group, square: Square, frame: Frame, shots: Shots) -> GroupShape:
     members = [square.holes[h] for h in group.hole_ids if h in square.holes]
+    scale = 1 / geometry.micron_per_pixel(frame)
+    beside = [(_on(frame, h.x_um, h.y_um), 0.78 * h.radius_um * scale) for h in members]
+    steps = tuple((round(x - d, 1), round(y - d, 1), n) for n, ((x, y), d) in enumerate(beside, 1))
     spokes = tuple(_on(frame, hole.x_um, hole.y_um) for hole in members)
     x, y = _on(frame, group.x_um, group.y_um)
     focus_x, focus_y = _on(frame, group.focus_x_um, group.focus_y_um)
-    return GroupShape(group.number, x, y, focus_x, focus_y, group.focused, spokes)
+    return GroupShape(
+        group.number,
+        x,
+        y,
+        focus_x,
+        focus_y,
+        group.focused,
+        spokes,
+        steps,
+        shots.reach_um * scale,
+        shots.beam_um * scale / 2,
+    )
 
 
 def _scale(um_per_px: float, width: float) -> Scale | None:

@@ -180,9 +180,9 @@ def _learned(turn: Turn, grid: Grid, exposed: int, only: str = "") -> bool:
     for square in grid.squares.values():
         if square.state != "mapped" or square.word == "rejected" or (only and square.area_id != only):
             continue
-        groups = _groups(turn, square)
-        if groups is not None:
-            return _regroup(turn, square, groups)
+        planned = _groups(turn, square)
+        if planned is not None:
+            return _regroup(turn, square, planned)
         holes = _wanted(turn, square)
         quota = _quota(turn, square)
         if quota or any(hole.word == "accepted" for hole in holes.values()):
@@ -262,9 +262,9 @@ def _why(area: Square | Hole, else_: str) -> str:
 
 
 def _collect(turn: Turn, square: Square) -> bool:
-    groups = _groups(turn, square)
-    if groups is not None:
-        return _regroup(turn, square, groups)
+    planned = _groups(turn, square)
+    if planned is not None:
+        return _regroup(turn, square, planned)
     for group in square.groups.values():
         here = [square.holes[hole_id] for hole_id in group.hole_ids if square.holes[hole_id].state in OPEN_STATES]
         if here:
@@ -276,14 +276,28 @@ def _collect(turn: Turn, square: Square) -> bool:
     return True
 
 
-def _regroup(turn: Turn, square: Square, groups: tuple[Group, ...]) -> bool:
+def _regroup(turn: Turn, square: Square, planned: grouping.Plan) -> bool:
+    groups = tuple(planned.groups)
     holes = sum(1 for group in groups for hole_id in group.hole_ids if square.holes[hole_id].state in OPEN_STATES)
     why = f"{holes} holes in {len(groups)} groups, image shift up to {turn.settings.holes.max_image_shift_um:g} µm"
     if turn.settings.policy.name == "learning":
         why += f"; {_quota(turn, square)} of them at the most, as they turn out"
+    why += f"; {planned.note}" if planned.note else ""
+    if (beam_um := turn.settings.exposure.beam_diameter_um) is not None and turn.settings.exposure.autofocus:
+        why += "; " + _clearance(square, planned, beam_um)
     decision = Decision(why=why, config=turn.state.config)
     turn.emit(ev.GroupsPlanned(square_id=square.area_id, groups=groups, decision=decision))
     return True
+
+
+def _clearance(square: Square, planned: grouping.Plan, beam_um: float) -> str:
+    """Whether the beam at the focus spots stays off the holes, in words."""
+    around = list(square.holes.values())
+    gaps = [(grouping.clearance_um(group, around, beam_um), group.number) for group in planned.groups]
+    gap_um, number = min(gaps, default=(0.0, 0))
+    if gap_um >= 0:
+        return f"a beam of {beam_um:g} µm at the focus spots stays {gap_um:.2f} µm off the holes"
+    return f"at the focus spot of group {number} a beam of {beam_um:g} µm reaches {-gap_um:.2f} µm into a hole"
 
 
 def _wanted(turn: Turn, square: Square) -> dict[str, Hole]:
@@ -301,7 +315,7 @@ def _quota(turn: Turn, square: Square) -> int:
     return min(free, max(0, budget + square.more_exposures - shot))
 
 
-def _groups(turn: Turn, square: Square) -> tuple[Group, ...] | None:
+def _groups(turn: Turn, square: Square) -> grouping.Plan | None:
     """The groups of ``square`` where they have to change, else None: begun ones stay, the others are made anew."""
     holes = square.holes
     wanted = _wanted(turn, square)
@@ -322,14 +336,18 @@ def _groups(turn: Turn, square: Square) -> tuple[Group, ...] | None:
             kept = {*before, *plain, *(i for i in still if i in accepted)}
             begun.append(replace(group, hole_ids=tuple(i for i in group.hole_ids if i in kept)))
     covered = {hole_id for group in begun for hole_id in group.hole_ids}
+    wishes = turn.settings.holes
     fresh = grouping.group_holes(
         [hole for hole_id, hole in wanted.items() if hole_id not in covered],
         most=quota,
-        max_shift_um=turn.settings.holes.max_image_shift_um,
+        max_shift_um=wishes.max_image_shift_um,
         obstacles=list(holes.values()),
         first_number=max((group.number for group in square.groups.values()), default=0) + 1,
+        pattern=grouping.Pattern(wishes.pattern, wishes.pattern_size),
+        symmetry=square.lattice,
+        beam_um=turn.settings.exposure.beam_diameter_um,
     )
-    return (*begun, *fresh)
+    return grouping.Plan([*begun, *fresh.groups], fresh.note)
 
 
 def _shoot(turn: Turn, square: Square, group: Group, holes: list[Hole], choice: "live.Choice | None" = None) -> bool:

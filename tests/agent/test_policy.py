@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as bounded
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agent.policy import atlas, grouping, selection
+from agent.policy import lattice as lattices
 from agent.session.state import Grid, Hole, Square
 from agent.settings import AtlasSettings, EnvelopeSettings
 
@@ -77,7 +79,7 @@ def test_groups_keep_their_promises(
         for n, (x, y) in enumerate(places)
     ]
     by_id = {one.area_id: one for one in holes}
-    groups = grouping.group_holes(holes, most=most, max_shift_um=shift, obstacles=holes)
+    groups = grouping.group_holes(holes, most=most, max_shift_um=shift, obstacles=holes).groups
     members = [i for group in groups for i in group.hole_ids]
     plain = [i for i in members if by_id[i].word != "accepted"]
     assert len(members) == len(set(members)), "a hole is in one group"
@@ -89,7 +91,7 @@ def test_groups_keep_their_promises(
         distances = [math.dist((group.x_um, group.y_um), (by_id[i].x_um, by_id[i].y_um)) for i in group.hole_ids]
         assert max(distances) <= shift + 1e-9
         assert distances == sorted(distances)
-    again = grouping.group_holes(holes, most=most, max_shift_um=shift, obstacles=holes)
+    again = grouping.group_holes(holes, most=most, max_shift_um=shift, obstacles=holes).groups
     assert again == groups, "the same holes give the same groups"
 
 
@@ -98,7 +100,7 @@ def test_groups_keep_their_promises(
 @pytest.mark.parametrize("shift", [0.0, 8.0])
 def test_the_focus_spot_burns_no_hole(rows: int, columns: int, pitch: float, shift: float) -> None:
     holes = lattice(rows, columns, pitch)
-    for group in grouping.group_holes(holes, most=100, max_shift_um=shift, obstacles=holes):
+    for group in grouping.group_holes(holes, most=100, max_shift_um=shift, obstacles=holes).groups:
         spot = (group.focus_x_um, group.focus_y_um)
         assert min(math.dist(spot, (one.x_um, one.y_um)) for one in holes) > 0.6
         assert math.dist(spot, (group.x_um, group.y_um)) <= max(pitch, shift, 2.0)
@@ -121,15 +123,132 @@ def fewest_groups(holes: list[Hole], shift: float) -> int:
 )
 def test_greedy_groups_are_nearly_as_few_as_can_be(places: list[tuple[int, int]], shift: float) -> None:
     holes = [hole(n, 2.0 * x, 2.0 * y) for n, (x, y) in enumerate(places)]
-    groups = grouping.group_holes(holes, most=len(holes), max_shift_um=shift, obstacles=holes)
+    groups = grouping.group_holes(holes, most=len(holes), max_shift_um=shift, obstacles=holes).groups
     best = fewest_groups(holes, shift)
     assert best <= len(groups) <= 2 * best + 1
 
 
 def test_without_image_shift_every_hole_is_a_group_of_its_own() -> None:
     holes = lattice(3, 3)
-    groups = grouping.group_holes(holes, most=9, max_shift_um=0.0, obstacles=holes)
+    groups = grouping.group_holes(holes, most=9, max_shift_um=0.0, obstacles=holes).groups
     assert sorted(len(group.hole_ids) for group in groups) == [1] * 9
+
+
+# ---------------------------------------------------------------------------------------------- patterns
+
+
+def foil(symmetry: str, rows: int, pitch: float, angle_deg: float, error_um: float = 0.05, seed: int = 1) -> list[Hole]:
+    """Holes of a turned, slightly uneven foil in a square of ``rows`` pitches a side."""
+    rng = np.random.default_rng(seed)
+    turn = math.radians(angle_deg)
+    second = turn + math.pi / (2 if symmetry == "square" else 3)
+    axes = pitch * np.array([(math.cos(turn), math.sin(turn)), (math.cos(second), math.sin(second))])
+    index = np.array([(i, j) for i in range(-2 * rows, 2 * rows) for j in range(-2 * rows, 2 * rows)])
+    places = index @ axes + rng.normal(0.0, error_um, (len(index), 2)) + (31.0, -17.0)
+    inside = np.abs(places - (31.0, -17.0)).max(axis=1) < rows * pitch / 2
+    return [hole(n, float(x), float(y), score=0.6) for n, (x, y) in enumerate(places[inside])]
+
+
+@pytest.mark.parametrize("symmetry", ["square", "hexagonal"])
+@pytest.mark.parametrize("angle", [0.0, 13.0, 44.0, 71.5])
+def test_the_lattice_of_a_turned_foil_is_found_to_every_hole(symmetry: lattices.Symmetry, angle: float) -> None:
+    holes = [one for n, one in enumerate(foil(symmetry, 16, 2.5, angle)) if n % 3]  # with gaps
+    places = np.array([(one.x_um, one.y_um) for one in holes])
+    found = lattices.fit(places, symmetry)
+    assert found is not None
+    assert found.pitch_um == pytest.approx(2.5, rel=0.003)
+    assert np.hypot(*(found.place_um(found.indices) - places).T).max() < 0.3
+    assert len({tuple(index) for index in found.indices.tolist()}) == len(holes), "no two holes have one place"
+
+
+def test_holes_at_random_have_no_lattice_and_are_grouped_freely() -> None:
+    rng = np.random.default_rng(4)
+    holes = [hole(n, *rng.uniform(0, 60, 2).tolist()) for n in range(120)]
+    plan = grouping.group_holes(
+        holes, most=120, max_shift_um=8.0, obstacles=holes, pattern=grouping.Pattern("square", 3), symmetry="square"
+    )
+    assert "no square lattice" in plan.note
+    assert sum(len(group.hole_ids) for group in plan.groups) == 120
+
+
+@pytest.mark.parametrize("angle", [0.0, 20.0])
+@pytest.mark.parametrize(
+    ("kind", "size", "full"), [("square", 3, 9), ("square", 4, 16), ("hexagonal", 3, 7), ("hexagonal", 5, 19)]
+)
+def test_a_pattern_is_whole_inside_the_square_and_shot_from_its_middle_hole_outwards(
+    kind: lattices.Symmetry, size: int, full: int, angle: float
+) -> None:
+    holes = foil(kind, 14, 2.4, angle, error_um=0.02)
+    by_id = {one.area_id: one for one in holes}
+    shift = 8.0
+    plan = grouping.group_holes(
+        holes, most=len(holes), max_shift_um=shift, obstacles=holes, pattern=grouping.Pattern(kind, size), symmetry=kind
+    )
+    members = [i for group in plan.groups for i in group.hole_ids]
+    assert sorted(members) == sorted(by_id), "every hole is in one group"
+    sizes = [len(group.hole_ids) for group in plan.groups]
+    assert max(sizes) == full
+    assert sizes.count(full) >= 0.45 * len(holes) / full
+    for group in plan.groups:
+        away = [math.dist((group.x_um, group.y_um), (by_id[i].x_um, by_id[i].y_um)) for i in group.hole_ids]
+        assert max(away) <= shift
+        if len(group.hole_ids) == full:
+            assert away[0] < 0.001, "the stage stands on the first hole, the middle one"
+            rings = [math.ceil(d / 2.4 - 0.1) for d in away] if kind == "hexagonal" else [0]
+            assert rings == sorted(rings)
+
+
+def test_a_pattern_is_no_larger_than_image_shift_reaches_and_says_so() -> None:
+    holes = foil("square", 12, 4.0, 5.0)
+    wanted = grouping.Pattern("square", 5)
+    plan = grouping.group_holes(
+        holes, most=len(holes), max_shift_um=6.0, obstacles=holes, pattern=wanted, symmetry="square"
+    )
+    assert "3 holes across" in plan.note
+    assert "5 would need 11.3" in plan.note
+    assert max(len(group.hole_ids) for group in plan.groups) == 9
+
+
+def test_patterns_are_laid_where_the_wanted_holes_are() -> None:
+    """A block of 3 x 3 good holes anywhere on the lattice is one group, not parts of four."""
+    everything = lattice(10, 10)
+    for row, column in itertools.product(range(3), range(3)):
+        wanted = [
+            one
+            for n, one in enumerate(everything)
+            if row <= n // 10 - 3 < row + 3 and column <= n % 10 - 3 < column + 3
+        ]
+        plan = grouping.group_holes(
+            wanted,
+            most=9,
+            max_shift_um=8.0,
+            obstacles=everything,
+            pattern=grouping.Pattern("square", 3),
+            symmetry="square",
+        )
+        assert [len(group.hole_ids) for group in plan.groups] == [9]
+
+
+@pytest.mark.parametrize(("pitch", "radius", "beam"), [(2.5, 0.6, 1.2), (4.0, 1.0, 2.4), (1.9, 0.6, 1.0)])
+@pytest.mark.parametrize("kind", ["free", "square"])
+def test_the_beam_at_a_focus_spot_reaches_no_hole(pitch: float, radius: float, beam: float, kind: str) -> None:
+    holes = [replace(one, radius_um=radius) for one in lattice(12, 12, pitch)]
+    plan = grouping.group_holes(
+        holes, most=144, max_shift_um=8.0, obstacles=holes, pattern=grouping.Pattern(kind, 3), symmetry="square",  # type: ignore[arg-type]
+        beam_um=beam,
+    )  # fmt: skip
+    for group in plan.groups:
+        spot = (group.focus_x_um, group.focus_y_um)
+        gap = min(math.dist(spot, (one.x_um, one.y_um)) - radius - beam / 2 for one in holes)
+        assert gap >= 0
+        assert grouping.clearance_um(group, holes, beam) == pytest.approx(gap)
+
+
+def test_a_beam_too_wide_for_the_foil_is_focused_beside_the_holes() -> None:
+    holes = lattice(5, 5, 2.0)
+    plan = grouping.group_holes(holes, most=25, max_shift_um=8.0, obstacles=holes, beam_um=2.2)
+    assert all(grouping.clearance_um(group, holes, 2.2) >= 0 for group in plan.groups)
+    assert all(math.dist((g.x_um, g.y_um), (g.focus_x_um, g.focus_y_um)) <= 8.0 for g in plan.groups)
 
 
 # ---------------------------------------------------------------------------------------------- selection

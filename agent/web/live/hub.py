@@ -149,6 +149,7 @@ class Hub:
             "leader": outlook.leader(state),
             "queue": outlook.queue(state, self.settings),
             "forecast": outlook.forecast(state, self.settings, self.history.exposed_utc, self.core.clock()),
+            "shots": outlook.shots(self.settings),
             "undo": state.undo[-1].what if state.undo else "",
             "grids": [{"id": g.grid_id, "state": g.state, "why": g.why} for g in state.grids.values()],
             "grid_state": grid.state if grid is not None else "",

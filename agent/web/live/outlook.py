@@ -81,6 +81,12 @@ def queue(state: State, settings: Settings) -> list[Next]:
     return rows[:MOST_QUEUED]
 
 
+def shots(settings: Settings) -> dict[str, Any]:
+    """How groups are shot, so that they are drawn so: reach of the image shift, beam, whether each is focused."""
+    beam_um, focus = settings.exposure.beam_diameter_um, settings.exposure.autofocus
+    return {"shift_um": settings.holes.max_image_shift_um, "beam_um": beam_um, "focus": focus}
+
+
 def why_square(square: Square) -> str:
     """Why a square stands where it stands."""
     if square.word == "accepted":

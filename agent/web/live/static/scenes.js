@@ -160,7 +160,9 @@ function drawSquare(pen, model, square, look, at, unit) {
   ctx.strokeStyle = "rgb(244 246 248 / .5)";
   ctx.stroke(polygon(pen, square.v.map(([x, y]) => at(x, y))));
   ctx.setLineDash([]);
-  for (const group of square.groups || []) drawGroup(pen, model, group, at);
+  const groups = square.groups || [];
+  const near = nearGroups(model, groups, look);
+  for (const group of groups) drawGroup(pen, model, group, at, near.has(group.n) ? unit : 0);
   drawHoles(pen, holes, look, (hole) => at(hole.x, hole.y), unit);
   for (const hole of holes) {
     const [x, y] = pen.at(...at(hole.x, hole.y));
@@ -173,6 +175,7 @@ function drawSquare(pen, model, square, look, at, unit) {
       if (r > 26) tag(pen, (hole.quality ?? hole.score).toFixed(2), ...at(hole.x, hole.y), 9);
     }
   }
+  drawOrder(pen, model, groups.filter((group) => near.has(group.n)), at, unit);
   hints(pen, look.preview, (id) => model.holes.get(id), (hole) => circle(pen, at(hole.x, hole.y), hole.r * unit * 1.25));
   if (look.drag) {
     const [x, y] = pen.at(look.drag.u, look.drag.v);
@@ -180,12 +183,30 @@ function drawSquare(pen, model, square, look, at, unit) {
   }
 }
 
-function drawGroup(pen, model, group, at) {
+/** Numbers of the groups that are shown in full: the one at hand or next, and those of the chosen holes. */
+function nearGroups(model, groups, look) {
+  const states = (group) => group.holes.map((id) => model.holes.get(id)?.state);
+  const busy = groups.find((group) => states(group).includes("busy"));
+  const begun = groups.find((group) => (group.focused || states(group).some((s) => s === "done")) && states(group).some(isOpen));
+  const next = busy || begun || groups.find((group) => states(group).some(isOpen));
+  const chosen = groups.filter((group) => group.holes.some((id) => look.chosen.has(id) || id === look.hole));
+  return new Set([next, ...chosen].filter(Boolean).map((group) => group.n));
+}
+
+const isOpen = (state) => state === "found" || state === "queued";
+
+/** A group as it is shot: stage, focus spot, holes in their order; with `unit` also the beam and how far shift reaches. */
+function drawGroup(pen, model, group, at, unit) {
   const { ctx } = pen;
-  const open = group.holes.map((id) => model.holes.get(id)).filter(Boolean);
+  const holes = group.holes.map((id) => model.holes.get(id));
+  const open = holes.filter(Boolean);
   if (!open.length) return;
-  const done = open.every((hole) => !["found", "queued", "busy"].includes(hole.state));
+  const done = open.every((hole) => !isOpen(hole.state) && hole.state !== "busy");
   const [x, y] = pen.at(...at(group.x, group.y));
+  const shots = model.summary?.shots || {};
+  if (unit && shots.shift_um > 0) {
+    ring(ctx, x, y, shots.shift_um * unit * pen.scale, "rgb(141 185 245 / .9)", 1.2, [1, 4]);
+  }
   ctx.strokeStyle = done ? "rgb(244 246 248 / .22)" : "rgb(141 185 245 / .95)";
   ctx.lineWidth = done ? 1 : 1.4;
   ctx.beginPath();
@@ -201,10 +222,13 @@ function drawGroup(pen, model, group, at) {
   ctx.lineTo(fx, fy);
   ctx.stroke();
   ctx.setLineDash([]);
+  if (unit && shots.beam_um > 0) {
+    const beam = (shots.beam_um / 2) * unit * pen.scale;
+    for (const hole of open) ring(ctx, ...pen.at(...at(hole.x, hole.y)), beam, "rgb(255 214 102 / .9)", 1, [3, 3]);
+    if (shots.focus) ring(ctx, fx, fy, beam, "rgb(255 214 102 / .9)", 1, [3, 3]);
+  }
   const r = 6;
-  ctx.strokeStyle = HALO;
-  ctx.lineWidth = 4;
-  for (const colour of [HALO, group.focused ? GOOD : "#8db9f5"]) {
+  for (const colour of shots.focus === false ? [] : [HALO, group.focused ? GOOD : "#8db9f5"]) {
     ctx.strokeStyle = colour;
     ctx.lineWidth = colour === HALO ? 4 : 1.8;
     ctx.beginPath();
@@ -216,6 +240,20 @@ function drawGroup(pen, model, group, at) {
     ctx.stroke();
   }
   if (!done) badge(ctx, String(group.n), x, y);
+}
+
+/** In which order the holes of the groups shown in full are shot: a number beside each. */
+function drawOrder(pen, model, groups, at, unit) {
+  for (const group of groups) {
+    group.holes.forEach((id, i) => {
+      const hole = model.holes.get(id);
+      if (!hole) return;
+      const [x, y] = pen.at(...at(hole.x, hole.y));
+      const r = Math.max(hole.r * unit * pen.scale, 4);
+      if (r < 6) return;
+      step(pen.ctx, String(i + 1), x - r * 0.78, y - r * 0.78);
+    });
+  }
 }
 
 // ------------------------------------------------------------------------------------------------ holes
@@ -415,6 +453,19 @@ function badge(ctx, words, x, y) {
   ctx.fill();
   ctx.stroke();
   ctx.fillStyle = WHITE;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  ctx.fillText(words, x, y + 0.5);
+}
+
+/** A small number on a dark disc. */
+function step(ctx, words, x, y) {
+  ctx.font = "600 9.5px system-ui, sans-serif";
+  ctx.fillStyle = "rgb(12 14 16 / .82)";
+  ctx.beginPath();
+  ctx.arc(x, y, words.length > 1 ? 8 : 6.5, 0, 2 * Math.PI);
+  ctx.fill();
+  ctx.fillStyle = "#8db9f5";
   ctx.textAlign = "center";
   ctx.textBaseline = "middle";
   ctx.fillText(words, x, y + 0.5);

@@ -243,7 +243,7 @@ def _to_shoot(
     }
     groups.sort(key=lambda option: option.group not in accepted)
     group = groups[0]
-    worth = (order[row] for row in board.holes(first.key, group.group))
+    worth = (order[row] for row in np.sort(board.holes(first.key, group.group)))
     wanted = (square.holes[i] for i in worth)  # as the group is drawn, but what an operator wants comes first
     holes = tuple(h.area_id for h in sorted(wanted, key=lambda h: (h.word != "accepted", -h.priority)))
     index = list(square.holes).index(holes[0])

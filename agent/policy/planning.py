@@ -196,13 +196,13 @@ class Board:
         return sorted(found, key=lambda o: (o.worth <= 0 or o.group != here, -o.rate, o.group))
 
     def holes(self, key: str, group: int) -> NDArray[np.int64]:
-        """Rows of the open holes of a group that are worth their minute, in the site's order; the best in any case."""
+        """Rows of the site's open holes in one group that are worth their minute, the best first; at least one."""
         site = next(site for site in self.sites if site.key == key)
         inside = np.flatnonzero(site.groups == group)
         p = site.forecast.p_good[inside]
         order = inside[np.argsort(-p, kind="stable")]
         worth = int((p > self.price * self.costs.hole + self.toll).sum())
-        return np.sort(order[: max(worth, 1)])
+        return order[: max(worth, 1)]
 
 
 class _Options(NamedTuple):

@@ -15,6 +15,7 @@ import json
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,8 @@ def cells(recipe: OrganelleRecipe, work: Path, seed: int, iterations: int | None
         return figures(network, every)
 
     def tuned(folder: Path, cell: CellName, start: Path | None) -> Figures:
-        block, check = (fullest(simulated(cell, region, recipe, shape), recipe.finetuning.edge) for region in (50, 60))
-        data = Data((block,), (check,), f"one block of {cell}")
+        block = fullest(simulated(cell, 50, recipe, shape), recipe)
+        data = Data((block,), (simulated(cell, 60, recipe, shape),), f"one block of {cell}")
         network, _ = fine_tune(recipe, data, folder, start, seed=seed, say=_say)
         return figures(network, (cell,))
 
@@ -108,11 +109,22 @@ def cells(recipe: OrganelleRecipe, work: Path, seed: int, iterations: int | None
     print(f"\n{time.process_time() - begun:.0f} s of processor time for what was not there yet")
 
 
-def fullest(volume: Annotated, edge: int) -> Annotated:
-    """The block of a normalised region that holds most of the first structure, as a person would choose it."""
+def fullest(volume: Annotated, recipe: OrganelleRecipe) -> Annotated:
+    """A region of which one block is annotated: the one that holds most of everything, as a person would choose it.
+
+    What holds as much of a structure as the region on average is full enough of it.
+    """
+    edge, each = recipe.finetuning.edge, range(len(recipe.structures))
+    usual = [max(float(((volume.bits >> k) & 1).mean()), 1e-9) for k in each]
+
+    def holds(box: tuple[slice, ...]) -> float:
+        return sum(min(1.0, float(((volume.bits[box] >> k) & 1).mean()) / usual[k]) for k in each)
+
     places = [range(0, n - edge + 1, 16) for n in volume.raw.shape]
     boxes = [tuple(slice(a, a + edge) for a in corner) for corner in itertools.product(*places)]
-    return volume.cut(max(boxes, key=lambda box: int((volume.bits[box] & 1).sum())))
+    mask = np.zeros(volume.raw.shape, bool)
+    mask[max(boxes, key=holds)] = True
+    return replace(volume, mask=mask)
 
 
 def _once(folder: Path, work: Callable[[Path], Figures]) -> Figures:

@@ -490,7 +490,7 @@ def _organelle_data(path: Path | None, finetune: bool, recipe: Any) -> tuple[Any
                 "--finetune goes with --data: a block of the new cell; to try it: cryonaut simulate cell naive-1"
                 " --region 50 --region 60 --out naive, then --data naive/data.yaml"
             )
-        return family.simulated_data(recipe), {}
+        return family.varied_data(recipe), {}
     from agent.cli.organelle_data import read
 
     training, held_out = read(path, recipe.voxel_nm, recipe.normalisation)

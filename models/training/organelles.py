@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -32,8 +32,10 @@ from models.training.organelles_network import STEP, FastNet, OrganelleNet, buil
 from models.training.organelles_protocol import Scores, best_threshold, fit_regime, score
 from models.training.organelles_recipe import OrganelleRecipe
 from simulators.specimen.cell import CellName, CellSettings, simulate
+from simulators.specimen.cell.variety import varied
 
 WEIGHTS = "organelles-fast"
+VARIED_CELLS = 24
 SIMULATED = (
     "It has seen simulated cells only: look at what it marks in a real one, and fine-tune with one block of it",
     "On cells of another stain it is much weaker: `python -m benchmarks.organelles --only cells` prints how much",
@@ -76,6 +78,20 @@ def simulated(
 def even(raw: NDArray[np.generic], recipe: OrganelleRecipe) -> NDArray[np.uint8]:
     """Grey values of a whole volume as the recipe's networks see them, in 256 steps."""
     return np.rint(normalised(raw, recipe.normalisation) * 255).astype(np.uint8)
+
+
+def varied_data(recipe: OrganelleRecipe, cells: int = VARIED_CELLS) -> Data:
+    """A region of each of many simulated cells, no two alike, and of two more to validate on; the shipped weights'."""
+    training = tuple(_varied(number, recipe) for number in range(cells))
+    held_out = tuple(_varied(number, recipe) for number in (900, 901))
+    return Data(training, held_out, f"a region of each of {cells} simulated cells, no two alike", SIMULATED)
+
+
+@cache
+def _varied(number: int, recipe: OrganelleRecipe) -> Annotated:
+    settings = varied(number, voxel_nm=recipe.voxel_nm)
+    cell = simulate(settings)
+    return Annotated.of(settings.name, even(cell.raw, recipe), cell.labels, recipe.structures)
 
 
 def simulated_data(
@@ -173,10 +189,10 @@ def fine_tune(
     """
     how = recipe.finetuning
     for volume in data.training:
-        if min(volume.raw.shape) < how.edge:
+        if min(volume.extent) < how.edge:
             raise TrainingError(
-                f"{volume.name}: {volume.raw.shape} voxels; fine-tuning wants at least {how.edge} along each axis"
-                f" (finetuning.edge)"
+                f"{volume.name}: {volume.extent} voxels annotated; fine-tuning wants at least {how.edge} along each"
+                f" axis (finetuning.edge)"
             )
     count = how.iterations if iterations is None else iterations
     if count > how.iterations:
@@ -187,7 +203,26 @@ def fine_tune(
         optimisation = msgspec.structs.replace(recipe.optimisation, learning_rate=how.learning_rate)
         recipe = msgspec.structs.replace(recipe, optimisation=optimisation)
     weights = first_of_regime(start, recipe) if start is not None and start.is_dir() else start
+    if start is not None and (absent := _absent(data, recipe)):
+        say(f"not in the block, so nothing is learned of them: {', '.join(absent)}")
+        known = sum(1 << k for k, name in enumerate(recipe.structures) if name not in absent)
+        training, held_out = (
+            tuple(replace(one, known=one.known & known) for one in some) for some in (data.training, data.held_out)
+        )
+        data = replace(data, training=training, held_out=held_out)
+        # with decay, Adam moves a weight that no loss pulls at as fast as any other
+        recipe = msgspec.structs.replace(
+            recipe, optimisation=msgspec.structs.replace(recipe.optimisation, weight_decay=0.0)
+        )
     return learn(recipe, data, folder, seed=seed, iterations=count, start=weights, lowest=True, say=say)
+
+
+def _absent(data: Data, recipe: OrganelleRecipe) -> list[str]:
+    """What is nowhere in the blocks: a small one without a Golgi does not teach that there are none."""
+    known = 0
+    for volume in data.training:
+        known |= volume.marked()
+    return [name for k, name in enumerate(recipe.structures) if not (known >> k) & 1]
 
 
 def first_of_regime(folder: Path, recipe: OrganelleRecipe) -> Path:
@@ -224,9 +259,10 @@ def load_weights(network: OrganelleNet, path: Path, structures: Sequence[str] = 
     """
     try:
         kept = torch.load(path, weights_only=True, map_location="cpu") if path.suffix == ".pt" else _shipped(path)
+        if any(name.endswith(".running_mean") for name in kept):
+            raise TrainingError("weights of an older form, with running statistics; train anew")
         if isinstance(network, FastNet):
-            normed = any(".norm." in name for name in kept)
-            if normed and not any(".norm." in name for name in network.state_dict()):
+            if any(name.endswith(".gain") for name in kept) and not _learns_gains(network):
                 full = FastNet(len(kept["head.bias"]) // 8, network.width)
                 full.load_state_dict(kept)
                 kept = full.folded().state_dict()
@@ -237,11 +273,15 @@ def load_weights(network: OrganelleNet, path: Path, structures: Sequence[str] = 
         raise TrainingError(f"{path}: no weights of this network: {' '.join(str(error).split())[:200]}") from error
 
 
+def _learns_gains(network: OrganelleNet) -> bool:
+    return any(name.endswith(".gain") for name in network.state_dict())
+
+
 def _shipped(path: Path) -> dict[str, torch.Tensor]:
     """Weights in an ONNX file by the names that they have in torch."""
     graph = onnx.load(str(path.with_suffix(".onnx"))).graph
     return {
-        one.name: torch.from_numpy(onnx.numpy_helper.to_array(one).copy())
+        one.name.replace(".conv.", "."): torch.from_numpy(onnx.numpy_helper.to_array(one).copy())  # older names
         for one in graph.initializer
         if one.name.endswith((".weight", ".bias"))
     }

@@ -4,9 +4,11 @@ A block is a function of the seed and the iteration's number alone, so that a tr
 the blocks it would have seen.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from models.training.loop import TrainingError
 from models.training.organelles_recipe import Augmentation, OrganelleRecipe, Sampling
 
 Point = NDArray[np.float64]
+AnyT = TypeVar("AnyT", bound=np.generic)
+BLURRED = 0.5  # share of blocks that are smoothed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,15 @@ class Annotated:
         uint8 (z, y, x): bit k is set where structure k is.
     mask
         Where the annotation holds; None: everywhere.
+    known
+        Bit k is set where structure k was annotated at all; nothing is learned of others.
     """
 
     name: str
     raw: NDArray[np.uint8] | NDArray[np.float32]
     bits: NDArray[np.uint8]
     mask: NDArray[np.bool_] | None = None
+    known: int = 255
 
     @classmethod
     def of(
@@ -81,8 +88,21 @@ class Annotated:
     def cut(self, box: tuple[slice, ...], name: str | None = None) -> "Annotated":
         """A part of it."""
         return Annotated(
-            name or self.name, self.raw[box], self.bits[box], None if self.mask is None else self.mask[box]
+            name or self.name, self.raw[box], self.bits[box], None if self.mask is None else self.mask[box], self.known
         )
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Voxels along each axis from the first annotated one to the last."""
+        if self.mask is None:
+            return self.raw.shape
+        box = ndimage.find_objects(self.mask.astype(np.uint8))[0] if self.mask.any() else (slice(0, 0),) * 3
+        return tuple(s.stop - s.start for s in box)
+
+    def marked(self) -> int:
+        """Bit k is set where structure k is somewhere in the annotated part."""
+        there = self.bits if self.mask is None else self.bits[self.mask]
+        return self.known & int(np.bitwise_or.reduce(there, axis=None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +157,8 @@ class Blocks:
         rng = np.random.default_rng((self.seed, 3))
         spots = []
         for k in range(len(self.recipe.structures)):
-            found = np.flatnonzero(volume.bits & (1 << k))
+            there = (volume.bits & (1 << k)) != 0
+            found = np.flatnonzero(there if volume.mask is None else there & volume.mask)
             spots.append(rng.choice(found, min(len(found), 20_000), replace=False) if len(found) else found)
         return spots
 
@@ -249,7 +270,13 @@ def cut(
     if not varied:
         box = [(c - context, c + block + context) for c in corner]
         bits, mask = _marks(volume, [(c, c + block) for c in corner])
-        return _target(torch.from_numpy(_grey(volume, box, recipe.sampling.padding)), bits, mask, recipe)
+        return _target(torch.from_numpy(_grey(volume, box, recipe.sampling.padding)), bits, mask, volume.known, recipe)
+    if how.deformed < 1 and rng.random() >= how.deformed:
+        box = [(c - context, c + block + context) for c in corner]
+        matrix = signed_permutation(how, rng)
+        bits, mask = (_turned(part, matrix) for part in _marks(volume, [(c, c + block) for c in corner]))
+        grey = torch.from_numpy(_turned(_grey(volume, box, recipe.sampling.padding), matrix))
+        return _target(recoloured(grey, how, rng), bits, mask, volume.known, recipe)
     turn = float(rng.uniform(0, how.rotation_rad)) if how.rotation_rad else 0.0
     c, s = np.cos(turn), np.sin(turn)
     rotation = np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
@@ -278,7 +305,14 @@ def cut(
     both = torch.from_numpy(np.stack(_marks(volume, box)).astype(np.float32))[None]
     marks = functional.grid_sample(both, grid, mode="nearest", align_corners=True, padding_mode="border")[0]
     bits, mask = marks.numpy().astype(np.uint8)
-    return _target(recoloured(seen, how, rng), bits, mask, recipe)
+    return _target(recoloured(seen, how, rng), bits, mask, volume.known, recipe)
+
+
+def _turned(cube: NDArray[AnyT], matrix: NDArray[np.float64]) -> NDArray[AnyT]:
+    """A cube with its axes exchanged and reversed."""
+    order = np.abs(matrix).argmax(1)
+    reverse = tuple(axis for axis in range(3) if matrix[axis, order[axis]] < 0)
+    return np.ascontiguousarray(np.flip(cube.transpose(order), reverse))
 
 
 def _sampled(source: Sequence[NDArray[np.float32]], middle: Point) -> tuple[list[tuple[int, int]], Tensor]:
@@ -294,27 +328,39 @@ def _sampled(source: Sequence[NDArray[np.float32]], middle: Point) -> tuple[list
 
 
 def _target(
-    grey: Tensor, bits: NDArray[np.uint8], mask: NDArray[np.uint8], recipe: OrganelleRecipe
+    grey: Tensor, bits: NDArray[np.uint8], mask: NDArray[np.uint8], known: int, recipe: OrganelleRecipe
 ) -> tuple[Tensor, Tensor, Tensor]:
-    truth = np.stack([(bits >> k) & 1 for k in range(len(recipe.structures))]).astype(np.float32)
-    weight = np.broadcast_to(mask, truth.shape).astype(np.float32)
+    each = range(len(recipe.structures))
+    truth = np.stack([(bits >> k) & 1 for k in each]).astype(np.float32)
+    weight = np.stack([mask * ((known >> k) & 1) for k in each]).astype(np.float32)
     return grey[None], torch.from_numpy(truth), torch.from_numpy(weight)
 
 
 def recoloured(grey: Tensor, how: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Grey values scaled about their mean, shifted, bent, blurred and made noisy at random, in [0, 1]."""
+    """Grey values scaled about their mean, shifted, blurred, bent and made noisy at random, in [0, 1]."""
     mean = grey.mean()
     grey = (grey - mean) * float(rng.uniform(*how.scale)) + mean + float(rng.uniform(*how.offset))
+    if how.blur > 0 and rng.random() < BLURRED:
+        grey = _blurred(grey, float(rng.uniform(0, how.blur)))
     grey = grey.clamp(0, 1)
-    if how.blur > 0:
-        sigma = float(rng.uniform(0, how.blur))
-        grey = torch.from_numpy(ndimage.gaussian_filter(grey.numpy(), sigma, truncate=2.0))
     if how.gamma > 0:
         grey = grey ** float(np.exp(rng.uniform(-how.gamma, how.gamma)))
     if how.noise > 0:
-        level = np.float32(rng.uniform(0, how.noise))
-        grey = grey + torch.from_numpy(level * rng.standard_normal(grey.shape, dtype=np.float32))
+        level, generator = float(rng.uniform(0, how.noise)), torch.Generator().manual_seed(int(rng.integers(2**62)))
+        grey = grey + level * torch.randn(grey.shape, generator=generator)
     return grey.clamp(0, 1)
+
+
+def _blurred(grey: Tensor, sigma: float) -> Tensor:
+    """Smoothed by a little: three voxels along each axis."""
+    aside = math.exp(-1 / (2 * sigma**2)) if sigma > 0 else 0.0
+    share = aside / (1 + 2 * aside)
+    for axis in range(3):
+        first, last = grey.narrow(axis, 0, 1), grey.narrow(axis, grey.shape[axis] - 1, 1)
+        before = torch.cat([first, grey.narrow(axis, 0, grey.shape[axis] - 1)], axis)
+        after = torch.cat([grey.narrow(axis, 1, grey.shape[axis] - 1), last], axis)
+        grey = grey * (1 - 2 * share) + share * (before + after)
+    return grey
 
 
 def _inside(shape: Sequence[int], box: Sequence[tuple[int, int]]) -> tuple[tuple[slice, ...], list[tuple[int, int]]]:

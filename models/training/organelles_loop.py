@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.training.loop import Say, TrainingError
 from models.training.organelles_data import Block, Blocks
 from models.training.organelles_network import OrganelleNet
-from models.training.organelles_protocol import FitRegime, balanced_loss, finite, fit_regime
+from models.training.organelles_protocol import FitRegime, balanced_loss, finite, fit_regime, overlap_loss
 from models.training.organelles_recipe import OrganelleRecipe
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -247,7 +248,7 @@ def _step(state: _State, block: Block, recipe: OrganelleRecipe, total: int, devi
         group["lr"] = rate(state.iteration, recipe, total)
     with torch.autocast(device.type, DTYPES.get(how.precision, torch.bfloat16), enabled=how.precision != "fp32"):
         logits = state.network.logits(block.volume)
-    loss = balanced_loss(logits.float(), block.truth, block.mask, how.clip)
+    loss = loss_of(logits.float(), block, recipe)
     if not finite(loss):
         raise TrainingError(
             f"loss at iteration {state.iteration} is {float(loss)}: lower learning_rate ({how.learning_rate:g})"
@@ -264,6 +265,13 @@ def _step(state: _State, block: Block, recipe: OrganelleRecipe, total: int, devi
     state.iteration += 1
 
 
+def loss_of(logits: Tensor, block: Block, recipe: OrganelleRecipe) -> Tensor:
+    """What is made small: balanced cross-entropy, and overlap where the recipe says so."""
+    how = recipe.optimisation
+    loss = balanced_loss(logits, block.truth, block.mask, how.clip)
+    return loss + how.overlap * overlap_loss(logits, block.truth, block.mask) if how.overlap > 0 else loss
+
+
 def validate(network: OrganelleNet, some: Sequence[Block], recipe: OrganelleRecipe, device: torch.device) -> float:
     """Mean loss of a network on blocks as they are."""
     how = recipe.optimisation
@@ -276,7 +284,7 @@ def validate(network: OrganelleNet, some: Sequence[Block], recipe: OrganelleReci
                 device.type, DTYPES.get(how.precision, torch.bfloat16), enabled=how.precision != "fp32"
             ):
                 logits = network.logits(block.volume)
-            losses.append(float(balanced_loss(logits.float(), block.truth, block.mask, how.clip)))
+            losses.append(float(loss_of(logits.float(), block, recipe)))
     return float(np.mean(losses))
 
 

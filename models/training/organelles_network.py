@@ -8,6 +8,8 @@ The published network is that of ASEM (Gallusser et al., J Cell Biol 222, e20220
 Pipeline details"; 204 voxels in, 110 out, 47 of context a side).
 """
 
+import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -15,8 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Arch = Literal["fast", "published"]
-MOMENTUM = 0.02  # of the running statistics: blocks differ much, so some fifty are averaged
-WARM = 40  # blocks after which the running statistics are followed fully
 STEP = 8  # three halvings: a block that begins elsewhere meets other pooling phases
 
 
@@ -126,46 +126,37 @@ class PublishedNet(OrganelleNet):
         return (classes[:, 1:] - classes[:, :1])[:, :, t:-t, t:-t, t:-t]
 
 
-class Renormalisation(nn.BatchNorm3d):
-    """Batch renormalisation: forward as with the running statistics, gradients as with those of the block.
+class Standardised(nn.Conv3d):
+    """A convolution whose kernels are brought to mean 0 and one length, times a gain for each channel, as it learns.
 
-    Blocks of one cell are alike and those of two cells are not, so a network that normalises each block by itself
-    learns what it cannot do later, when it answers with the running statistics. Here it answers with these while it
-    learns, too (Ioffe, Batch Renormalization, 2017, with the limits there on how far both may differ).
+    Blocks of one cell are alike and those of two cells are not: a network that normalises by the block, or by running
+    statistics, learns another thing than it answers with. Here weights are normalised in the place of volumes (Qiao et
+    al., Weight Standardization, 2019; Brock et al., normalizer-free ResNets, 2021), so it answers in training as later,
+    and `plain` is the same convolution without any of it.
     """
 
-    def forward(self, volume: Tensor) -> Tensor:
-        """Normalised values."""
-        if not self.training:
-            return super().forward(volume)
-        own = functional.batch_norm(volume, None, None, training=True, eps=self.eps)
-        with torch.no_grad():
-            var, mean = torch.var_mean(volume.float(), dim=(0, 2, 3, 4), correction=0)
-            self.num_batches_tracked += 1
-            seen = int(self.num_batches_tracked)
-            share = max(MOMENTUM, 1 / seen)
-            free = min(1.0, seen / WARM)  # at first the statistics are not worth following
-            spread = torch.sqrt(self.running_var + self.eps)
-            ratio = (torch.sqrt(var + self.eps) / spread).clamp(1 / (1 + 2 * free), 1 + 2 * free)
-            shift = ((mean - self.running_mean) / spread).clamp(-5 * free, 5 * free)
-            self.running_mean.lerp_(mean, share)
-            self.running_var.lerp_(var, share)
-            shape = (1, -1, 1, 1, 1)
-        gain = (self.weight * ratio).view(shape)
-        return own * gain + (self.weight * shift + self.bias).view(shape)
+    def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, gain: float = 1.4) -> None:
+        super().__init__(cin, cout, size, stride=stride)
+        nn.init.normal_(self.weight, std=1 / math.sqrt(cin * size**3))
+        nn.init.zeros_(self.bias)
+        self.gain = nn.Parameter(torch.full((cout,), gain))
 
-
-class _Conv(nn.Module):
-    """A valid convolution, and where ``norm`` is true normalisation, which `folded` turns into weights."""
-
-    def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, norm: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv3d(cin, cout, size, stride=stride)
-        self.norm = Renormalisation(cout) if norm else nn.Identity()
+    def kernels(self) -> Tensor:
+        """The kernels that it answers with."""
+        axes = (1, 2, 3, 4)
+        spread, mean = torch.std_mean(self.weight, dim=axes, keepdim=True, correction=0)
+        length = spread.clamp(min=1e-6) * math.sqrt(self.weight[0].numel())
+        return (self.weight - mean) / length * self.gain[:, None, None, None, None]
 
     def forward(self, volume: Tensor) -> Tensor:
-        answer: Tensor = self.norm(self.conv(volume))
-        return answer
+        """Answers."""
+        return functional.conv3d(volume, self.kernels(), self.bias, self.stride)
+
+
+def _conv(cin: int, cout: int, size: int, *, stride: int = 1, norm: bool, gain: float = 1.4) -> nn.Conv3d:
+    return (
+        Standardised(cin, cout, size, stride=stride, gain=gain) if norm else nn.Conv3d(cin, cout, size, stride=stride)
+    )
 
 
 class _Residual(nn.Module):
@@ -173,7 +164,7 @@ class _Residual(nn.Module):
 
     def __init__(self, width: int, *, norm: bool) -> None:
         super().__init__()
-        self.first, self.second = _Conv(width, width, 3, norm=norm), _Conv(width, width, 3, norm=norm)
+        self.first, self.second = _conv(width, width, 3, norm=norm), _conv(width, width, 3, norm=norm, gain=0.3)
 
     def forward(self, volume: Tensor) -> Tensor:
         inner = self.second(functional.relu(self.first(volume)))
@@ -194,24 +185,37 @@ class FastNet(OrganelleNet):
     width
         Channels at half the sampling; twice as many at each level below.
     norm
-        Whether it learns with `Renormalisation`. It answers with the running statistics, which are weights like others
-        then, so that no answer depends on more than a voxel's surroundings.
+        Whether it learns with `Standardised` convolutions; without, they are plain ones, as `folded` makes them.
     """
 
     def __init__(self, structures: int = 1, width: int = 24, *, norm: bool = True) -> None:
         super().__init__()
         self.context, self.structures, self.width = 36, structures, width
         w1, w2, w3 = width, 2 * width, 4 * width
-        self.stem = _Conv(1, w1, 2, stride=2, norm=norm)
-        self.down1 = _Conv(w1, w2, 2, stride=2, norm=norm)
+        self.stem = nn.Conv3d(1, w1, 2, stride=2)
+        nn.init.normal_(self.stem.weight, std=4 / math.sqrt(8))  # grey values spread by about a quarter
+        self.down1 = _conv(w1, w2, 2, stride=2, norm=norm)
         self.at1 = _Residual(w2, norm=norm)
-        self.down2 = _Conv(w2, w3, 2, stride=2, norm=norm)
+        self.down2 = _conv(w2, w3, 2, stride=2, norm=norm)
         self.at2 = _Residual(w3, norm=norm)
         self.join1 = nn.Conv3d(w3, w2, 1)
         self.back1 = _Residual(w2, norm=norm)
         self.join0 = nn.Conv3d(w2, w1, 1)
         self.back0 = _Residual(w1, norm=norm)
         self.head = nn.Conv3d(w1, 8 * structures, 1)
+        self.level_head(range(structures))
+
+    def level_head(self, which: Iterable[int]) -> None:
+        """Let the eight voxels that the head makes of one begin alike, and unlikely, for these structures.
+
+        Otherwise their answers begin apart, and a checkerboard stays in the maps for long (Aitken et al., Checkerboard
+        artifact free sub-pixel convolution, 2017).
+        """
+        with torch.no_grad():
+            for k in which:
+                part = self.head.weight[8 * k : 8 * k + 8]
+                part.copy_(part.mean(0, keepdim=True) * math.sqrt(8))
+                self.head.bias[8 * k : 8 * k + 8] = -2.0
 
     def logits(self, volume: Tensor) -> Tensor:
         """Log-odds of each structure."""
@@ -228,16 +232,13 @@ class FastNet(OrganelleNet):
         return parts.reshape(n, self.structures, 2 * z, 2 * y, 2 * x)
 
     def folded(self) -> "FastNet":
-        """The same network with its normalisation, as it answers with, folded into its convolutions."""
+        """The same network of plain convolutions."""
         plain = FastNet(self.structures, self.width, norm=False)
-        state = {k: v for k, v in self.state_dict().items() if ".norm." not in k}
+        state = {k: v.detach() for k, v in self.state_dict().items() if not k.endswith(".gain")}
         for name, layer in self.named_modules():
-            if isinstance(layer, _Conv) and isinstance(layer.norm, nn.BatchNorm3d):
-                norm = layer.norm
-                gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-                state[f"{name}.conv.weight"] = layer.conv.weight * gain[:, None, None, None, None]
-                state[f"{name}.conv.bias"] = (layer.conv.bias - norm.running_mean) * gain + norm.bias
-        plain.load_state_dict({k: v.detach() for k, v in state.items()})
+            if isinstance(layer, Standardised):
+                state[f"{name}.weight"] = layer.kernels().detach()
+        plain.load_state_dict(state)
         plain.eval()
         return plain
 

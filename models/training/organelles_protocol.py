@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+PRESENT = 20  # voxels of a structure from which on its overlap counts
+
 
 def balanced_loss(logits: Tensor, truth: Tensor, mask: Tensor, clip: float) -> Tensor:
     """Cross-entropy in which both classes of each structure weigh alike, clipped ("Training: Pipeline details").
@@ -33,6 +35,20 @@ def balanced_loss(logits: Tensor, truth: Tensor, mask: Tensor, clip: float) -> T
     entropy = functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     each = (entropy * weight).sum(axes) / weight.sum(axes).clamp(min=1e-6)
     return each.mean()
+
+
+def overlap_loss(logits: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """1 - Dice of probabilities, the mean over the structures that are in the block; 0 where none is.
+
+    Ours; it sees to structures that fill one voxel in a hundred, which cross-entropy hears little of (Milletari et al.,
+    V-Net, 2016). Parameters as in `balanced_loss`.
+    """
+    axes = (0, 2, 3, 4)
+    probability, there = torch.sigmoid(logits) * mask, truth * mask
+    both = 2 * (probability * there).sum(axes) + 1
+    dice = both / (probability.sum(axes) + there.sum(axes) + 1)
+    present = there.sum(axes) >= PRESENT
+    return ((1 - dice) * present).sum() / present.sum().clamp(min=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,9 +61,11 @@ class Augmentation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Chance that one section, and that all from one on, are displaced, by at most so many voxels.
     scale, offset
         Range of the factor on grey values about the block's mean, and of what is added to them (0 to 1 scale).
+    deformed
+        Share of blocks that are turned and deformed; others are only mirrored and transposed, which costs a third.
     gamma, noise, blur
         Ours; published: none. Range of the exponent's logarithm, largest deviation of added noise, largest smoothing
-        in voxels.
+        in voxels (of half of the blocks).
     """
 
     mirror: bool = True
@@ -72,6 +74,7 @@ class Augmentation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     jitter: float = 2.0
     subsample: int = 4
     rotation_rad: float = 1.5707963
+    deformed: float = 1.0
     slip: float = 0.0
     shift: float = 0.05
     misalign: int = 2
@@ -96,6 +99,8 @@ class Optimisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     clip
         The foreground's share is taken to be at least this and at most its complement, so that no class weighs more
         than 1 : 100 against the other.
+    overlap
+        Weight of 1 - Dice beside cross-entropy, see `overlap_loss`; 0: none, as published.
     norm
         Largest norm of the gradient; 0: any, as published.
     precision
@@ -108,6 +113,7 @@ class Optimisation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     weight_decay: float = 3e-5
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float = 0.01
+    overlap: float = 0.0
     norm: float = 0.0
     precision: Precision = "fp32"
 

@@ -1,6 +1,6 @@
 """Training of organelle networks, small: the published arithmetic and rules hold, and runs go on exactly."""
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from models.training.organelles_network import (  # noqa: E402
     STEP,
     FastNet,
     PublishedNet,
-    Renormalisation,
+    Standardised,
     build,
     parameters,
 )
-from models.training.organelles_protocol import Scores, balanced_loss, best_threshold, fit_regime, score  # noqa: E402
+from models.training.organelles_protocol import Scores, balanced_loss, best_threshold, fit_regime, overlap_loss, score  # noqa: E402
 from models.training.organelles_recipe import (  # noqa: E402
     Augmentation,
     FineTuning,
@@ -105,31 +105,39 @@ def test_answers_follow_the_volume_and_no_block_shows_a_seam(kind: Any, sizes: t
         assert not torch.allclose(network(near), whole, atol=1e-4)
 
 
-def test_normalisation_is_folded_into_the_weights_without_a_change() -> None:
+def test_normalised_kernels_are_folded_into_plain_weights_without_a_change() -> None:
     network = FastNet(2, 4)
     generator = torch.Generator().manual_seed(1)
-    network(torch.rand(1, 1, 88, 88, 88, generator=generator))  # learns statistics
-    network.eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     volume = torch.rand(1, 1, 80, 88, 80, generator=generator)
     with torch.no_grad():
         assert torch.allclose(network(volume), network.folded()(volume), atol=1e-5)
-    assert not any("norm" in name for name in network.folded().state_dict())
+    assert not any(name.endswith("gain") for name in network.folded().state_dict())
 
 
-def test_what_is_normalised_while_learning_is_what_is_answered_later() -> None:
-    """Once warm, the values are those of the running statistics, and the block's own change only the gradients."""
-    layer = Renormalisation(3)
-    generator = torch.Generator().manual_seed(4)
-    for _ in range(60):
-        layer(0.5 + 2 * torch.randn(1, 3, 6, 6, 6, generator=generator))
-    block = 0.9 + 2.4 * torch.randn(1, 3, 6, 6, 6, generator=generator)
-    other = copy.deepcopy(layer).eval()
-    assert torch.allclose(layer(block), other(block), atol=1e-4)
-    assert float(layer.running_mean.mean()) == pytest.approx(0.5, abs=0.1)
-    asked = block.clone().requires_grad_()
-    (layer(asked) ** 3).sum().backward()
-    assert asked.grad is not None
-    assert asked.grad.sum((0, 2, 3, 4)).abs().max() < 1e-2  # as with batch normalisation, a shift has no gradient
+def test_kernels_have_mean_0_and_the_length_of_their_gain_and_training_answers_as_later() -> None:
+    layer = Standardised(3, 5, 3)
+    with torch.no_grad():
+        layer.weight.add_(2.0)
+        layer.gain.copy_(torch.tensor([0.1, 0.5, 1.0, 2.0, 3.0]))
+    kernels = layer.kernels().detach()
+    assert kernels.sum((1, 2, 3, 4)).abs().max() < 1e-4
+    assert torch.allclose(kernels.square().sum((1, 2, 3, 4)).sqrt(), layer.gain.detach(), atol=1e-4)
+    network, volume = FastNet(1, 2), torch.rand(1, 1, 80, 80, 80, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(network.train()(volume), network.eval()(volume))
+
+
+def test_an_unlearned_network_shows_no_checkerboard() -> None:
+    """The eight voxels that come from one at half the sampling begin alike."""
+    with torch.no_grad():
+        answer = FastNet(2, 4)(torch.rand(1, 1, 88, 88, 88, generator=torch.Generator().manual_seed(0)))
+    one = answer[:, :, ::2, ::2, ::2]
+    for z, y, x in np.ndindex(2, 2, 2):
+        assert torch.allclose(answer[:, :, z::2, y::2, x::2], one, atol=1e-6)
+    assert 0.02 < float(answer.mean()) < 0.4
 
 
 # ------------------------------------------------------------------------------------------------- protocol
@@ -181,6 +189,19 @@ def test_both_classes_weigh_alike_in_the_loss_and_at_most_1_to_100() -> None:
         assert float(balanced_loss(logits, truth, mask, clip)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_overlap_counts_the_structures_that_are_in_the_block_alike() -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(1, 3, 10, 10, 10, generator=generator)
+    truth = torch.zeros_like(logits)
+    truth[0, 0, :5], truth[0, 1, 0, :3] = 1, 1  # the third is not there
+    mask = torch.ones_like(logits)
+    mask[..., 8:] = 0
+    p, t, m = (v.numpy()[0].reshape(3, -1) for v in (torch.sigmoid(logits), truth, mask))
+    dice = [(2 * (p[k] * t[k] * m[k]).sum() + 1) / ((p[k] * m[k]).sum() + (t[k] * m[k]).sum() + 1) for k in (0, 1)]
+    assert float(overlap_loss(logits, truth, mask)) == pytest.approx(1 - np.mean(dice), rel=1e-5)
+    assert float(overlap_loss(logits[:, 2:], truth[:, 2:], mask[:, 2:])) == 0
+
+
 def test_blocks_with_little_of_the_structure_are_mostly_refused() -> None:
     """Half of a volume is empty; a try there passes one time in ten, so 1 of 11 blocks comes from there."""
     bits = np.zeros((8, 8, 400), np.uint8)
@@ -202,6 +223,39 @@ def test_blocks_outside_the_sample_are_refused() -> None:
     assert max(starts) <= 94  # at most 2 of 8 columns beyond 100
 
 
+def test_blocks_are_put_on_a_structure_where_it_is_annotated() -> None:
+    """Half of a volume is annotated; what is marked elsewhere draws no block."""
+    bits = np.zeros((16, 16, 200), np.uint8)
+    bits[:, :, 20:22], bits[:, :, 150:152] = 1, 1
+    mask = np.zeros(bits.shape, bool)
+    mask[:, :, 100:] = True
+    one = msgspec.structs.replace(TINY, structures=("er",), augmentation=STILL)
+    one = msgspec.structs.replace(one, sampling=Sampling(block=8, centred=1.0, padding=None))
+    blocks = Blocks([Annotated("half", np.zeros(bits.shape, np.uint8), bits, mask)], one, 12, 0)
+    for number in range(12):
+        block = blocks.batch(number)
+        assert float(block.mask.min()) == 1
+        assert float(block.truth.sum()) > 0
+
+
+def test_a_structure_that_is_not_in_the_block_is_not_unlearned(tmp_path: Path) -> None:
+    volume = blobs()
+    without = Annotated("no plane", volume.raw, volume.bits & np.uint8(1))
+    assert (volume.marked(), without.marked()) == (3, 1)
+    _, _, mask = cut(replace(without, known=1), (8, 8, 8), TINY, 12, np.random.default_rng(0))
+    assert (float(mask[0].mean()), float(mask[1].mean())) == (1.0, 0.0)
+    start = FastNet(2, 2)
+    torch.save(start.state_dict(), tmp_path / "start.pt")
+    lines: list[str] = []
+    data = Data((without,), (blobs(1),))
+    tuned, run = fine_tune(TINY, data, tmp_path / "run", tmp_path / "start.pt", say=lines.append)
+    assert any("nothing is learned of them: er" in line for line in lines)
+    before, after = start.folded().state_dict(), tuned.state_dict()
+    assert torch.equal(before["head.weight"][8:], after["head.weight"][8:])
+    assert not torch.allclose(before["head.weight"][:8], after["head.weight"][:8], atol=1e-3)
+    assert len(run.checkpoints) == 2
+
+
 def test_a_block_is_a_function_of_its_number() -> None:
     blocks = Blocks([blobs()], TINY, 12, seed=3)
     one, again, other = blocks.batch(5), Blocks([blobs()], TINY, 12, seed=3).batch(5), blocks.batch(6)
@@ -221,7 +275,11 @@ def test_variation_that_is_switched_off_changes_nothing_and_truth_follows_the_vo
     same = cut(volume, (9, 10, 11), still, 12, rng)
     for a, b in zip(plain, same, strict=True):
         assert torch.allclose(a, b, atol=1e-4)
-    for turned in (Augmentation(scale=(1, 1), offset=(0, 0)), Augmentation(scale=(1, 1), offset=(0, 0), jitter=0)):
+    for turned in (
+        Augmentation(scale=(1, 1), offset=(0, 0)),
+        Augmentation(scale=(1, 1), offset=(0, 0), jitter=0),
+        Augmentation(scale=(1, 1), offset=(0, 0), deformed=0),
+    ):
         recipe = msgspec.structs.replace(TINY, augmentation=turned)
         for _ in range(6):
             seen, truth, _ = cut(shown, (14, 15, 16), recipe, 12, rng)
@@ -314,6 +372,13 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_weights_bit_for_bit(tmp_
     for number in range(3):
         one, two = (torch.load(r.weights(number), weights_only=True) for r in (through, resumed))
         assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_weights_of_an_older_form_are_refused_in_a_word(tmp_path: Path) -> None:
+    state = FastNet(2, 2).state_dict()
+    torch.save({**state, "stem.norm.running_mean": torch.zeros(2)}, tmp_path / "old.pt")
+    with pytest.raises(TrainingError, match="older form"):
+        load_weights(FastNet(2, 2), tmp_path / "old.pt")
 
 
 def test_a_folder_with_another_training_is_not_gone_on_with(tmp_path: Path) -> None:

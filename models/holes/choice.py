@@ -1,5 +1,6 @@
 """Which hypothesis about the holes of a frame is right: the one whose holes stand on a lattice that no chance makes."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ _CHANCE_RESIDUAL = 0.1  # of the pitch: what points thrown at random come to
 SURE = 24.0  # nats: a lattice that no chance makes
 _WEAK_HALF = 0.8  # of the others' correlation: below it, every other member is a gap between holes
 _FEW_HEIGHT = 0.75  # mean correlation that a lattice of few holes must reach
+_TIGHT = 0.045  # of the pitch: residual up to which no clearer points are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +28,32 @@ class Choice:
     sure: bool
 
 
-def best_of(work: Working, candidates: list[Hypothesis]) -> Choice | None:
-    """The candidate with a sure lattice that explains most; where none is sure, the one that explains most."""
+def _as_it_is(hypothesis: Hypothesis) -> Iterable[Hypothesis]:
+    return (hypothesis,)
+
+
+def best_of(
+    work: Working,
+    candidates: list[Hypothesis],
+    parts: Callable[[Hypothesis], Iterable[Hypothesis]] = _as_it_is,
+) -> Choice | None:
+    """The candidate with a sure lattice that explains most; where none is sure, the one that explains most.
+
+    Parameters
+    ----------
+    work
+        Frame.
+    candidates
+        Hypotheses.
+    parts
+        Choices of the points of a hypothesis that a lattice is looked for in, the likeliest first.
+    """
     area = float(work.seen.sum())
     best: Choice | None = None
     for hypothesis in sorted(candidates, key=lambda h: -h.explained(area)):
         if best is not None and best.sure and hypothesis.explained(area) <= best.evidence:
             break  # sorted: no later one can explain more
-        fit = lattice_of(hypothesis)
+        hypothesis, fit = _clearest(hypothesis, parts)
         sure = fit is not None and significance(fit) > SURE
         member = None
         if fit is not None and sure:
@@ -43,6 +63,20 @@ def best_of(work: Working, candidates: list[Hypothesis]) -> Choice | None:
         if best is None or (choice.sure, choice.evidence) > (best.sure, best.evidence):
             best = choice
     return best
+
+
+def _clearest(
+    hypothesis: Hypothesis, parts: Callable[[Hypothesis], Iterable[Hypothesis]]
+) -> tuple[Hypothesis, LatticeFit | None]:
+    """The part of a hypothesis whose lattice is the least likely to be chance; the whole where none has one."""
+    best: tuple[Hypothesis, LatticeFit] | None = None
+    for part in parts(hypothesis):
+        fit = lattice_of(part)
+        if fit is not None and (best is None or significance(fit) > significance(best[1])):
+            best = part, fit
+        if best is not None and significance(best[1]) > SURE and best[1].residual < _TIGHT * best[1].pitch:
+            break
+    return best or (hypothesis, None)
 
 
 def significance(fit: LatticeFit) -> float:

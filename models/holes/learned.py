@@ -1,6 +1,8 @@
 """The learned hole finder: a network proposes on every scale, the lattice decides, as in the classical finder."""
 
 import hashlib
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from models import runtime
 from models.base import Image, as_plain, source_fingerprint
 from models.detections import HoleFinding
+from models.holes.bars import Bars
 from models.holes.choice import Choice, best_of
 from models.holes.discs import measure
 from models.holes.extension import Answers, all_sites
@@ -27,6 +30,8 @@ _ANYTHING = 0.3  # chance that one proposal must reach for the frame to hold a h
 _SURE, _DOUBTFUL, _AROUND = 0.3, 0.25, 0.25  # chances: a hole for itself, some sign of one; share of those round it
 _THINKABLE = 0.08  # median chance below which a lattice of spots is none of holes
 _CUT, _FEW = 0.6, 3  # radii from the frame's edge, within which holes carry no lattice, unless there are few others
+_CLEAR, _VISIBLE = 0.35, 0.3  # chance, and share of the step that clear ones have: what first makes a lattice
+_MOST_MEASURED = 1000
 _SHARP = 9.0  # working pixels: from here on, the average hole has an edge to measure
 
 
@@ -118,7 +123,7 @@ class NetHoleFinder:
             group = group.chosen(whole) if whole.sum() >= _FEW else group
             sign = contrast(work, group.points, radius)
             candidates.append(Hypothesis(radius, sign, group.points, group.chance))
-        return best_of(work, candidates)
+        return best_of(work, candidates, partial(clear_parts, work))
 
     def _alone(self, work: Working, found: Proposals) -> HoleFinding:
         """Large holes on no lattice that the network is sure of, and whose rims say so, too."""
@@ -156,6 +161,25 @@ def possible(found: Proposals, pixel_size_angstrom: float) -> Proposals:
     return found.chosen(real) if (real & (found.chance > _LIKELY)).any() else found
 
 
+def clear_parts(work: Working, hypothesis: Hypothesis) -> Iterator[Hypothesis]:
+    """What a lattice is looked for in: likely holes, of these the ones that show, all.
+
+    The network sees local contrast made even, so the noise of a bar or of torn film, where hardly any electrons arrive
+    or hardly any are stopped, may look to it as holes do; the step from foil to hole is next to nothing there. Noise
+    that stands between holes by chance would bend or hide their lattice.
+    """
+    likely = hypothesis.heights > _CLEAR
+    if _FEW <= likely.sum() < len(likely):
+        yield hypothesis.chosen(likely)
+    if likely.sum() >= _FEW:
+        points, heights = hypothesis.points[likely][:_MOST_MEASURED], hypothesis.heights[likely][:_MOST_MEASURED]
+        discs = measure(work, points, hypothesis.radius)
+        step = np.abs(discs.mean - discs.ring)
+        shows = step > _VISIBLE * np.percentile(step, 90)
+        yield Hypothesis(hypothesis.radius, hypothesis.sign, points[shows], heights[shows])
+    yield hypothesis
+
+
 def contrast(work: Working, points: NDArray[np.float64], radius: float) -> int:
     """1 where holes are brighter than the foil round them, else -1."""
     discs = measure(work, points[:200], radius)
@@ -168,20 +192,28 @@ def _with_maps(work: Working, maps: list[Maps], found: Proposals, choice: Choice
     points = hypothesis.points[: len(fit.member)]
     group = of_size(found, hypothesis.radius)
     level = maps[int(np.bincount(group.level).argmax())]
+    radius, sign = hypothesis.radius, hypothesis.sign
+    bars = Bars.beside(work, points[fit.member], radius, sign)
+    group = group.chosen(~bars.at(group.points))
+
+    def chance_at(places: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(bars.at(places), 0.0, level.chance_at(places))
+
     answers = Answers(
         group.points,
         group.chance,
         2.0 / level.level.scale,
-        level.chance_at,
+        chance_at,
         group.quality,
         level.quality_at,
         sure=_SURE,
         doubtful=_DOUBTFUL,
         around=_AROUND,
     )
-    radius = float(np.median(group.radius[group.chance > 0.5])) if (group.chance > 0.5).any() else hypothesis.radius
+    if (group.chance > 0.5).any():
+        radius = float(np.median(group.radius[group.chance > 0.5]))
     if radius >= _SHARP:
-        radius = refined_radius(work, points[fit.member], radius, hypothesis.sign)
+        radius = refined_radius(work, points[fit.member], radius, sign)
     sites = all_sites(work, fit, points, answers, radius)
-    sites, radius = centred(work, sites, radius, hypothesis.sign)
-    return finding(work, sites, radius, hypothesis.sign, record(work, fit), "")
+    sites, radius = centred(work, sites, radius, sign)
+    return finding(work, sites, radius, sign, record(work, fit), "")

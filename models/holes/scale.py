@@ -36,6 +36,10 @@ class Hypothesis:
     points: NDArray[np.float64]
     heights: NDArray[np.float64]
 
+    def chosen(self, those: NDArray[np.bool_]) -> "Hypothesis":
+        """The same with some of its points."""
+        return Hypothesis(self.radius, self.sign, self.points[those], self.heights[those])
+
     def explained(self, area: float, chosen: NDArray[np.bool_] | None = None) -> float:
         """Share of ``area`` pixels that these holes explain, each weighted by its correlation."""
         heights = self.heights if chosen is None else self.heights[chosen]

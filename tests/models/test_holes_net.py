@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from benchmarks.finder_sets import hole_set
 from benchmarks.marks import tally
 from models import runtime
 from models.base import BadImageError
+from models.holes.bars import Bars
 from models.holes.learned import NetHoleFinder, possible
 from models.holes.levels import LARGEST, SMALLEST, levels_of
 from models.holes.prepare import prepare
@@ -147,3 +149,40 @@ def test_a_site_s_own_weights_are_taken_by_their_manifest(tmp_path: Path) -> Non
     for suffix in (".onnx", ".yaml"):
         (tmp_path / f"holes-net{suffix}").write_bytes((runtime.WEIGHTS / f"holes-net{suffix}").read_bytes())
     assert NetHoleFinder(tmp_path / "holes-net.yaml").fingerprint == NetHoleFinder().fingerprint
+
+
+def torn_and_tilted(blur_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """A scrap of film in a frame of dark bars and open beam, few electrons everywhere, and its holes."""
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[:640, :640]
+    film = (x > 200) & (x < 360) & (y > 60) & (y < 480)
+    truth = lattice_points((640, 640), 30.0, 9.0, tilt=0.73)
+    truth = truth[(truth[:, 0] > 210) & (truth[:, 0] < 350) & (truth[:, 1] > 70) & (truth[:, 1] < 470)]
+    level = np.where(film, 60.0, 10.0)
+    level[(x >= 360) & (x < 560) & (y > 60) & (y < 480)] = 100.0
+    for u, v in truth:
+        level += 9.0 * np.clip(6.5 - np.hypot(x - u, y - v) + 0.5, 0, 1)
+    return cv2.GaussianBlur(rng.poisson(level).astype(np.float32), (0, 0), blur_px), truth
+
+
+@pytest.mark.parametrize("blur_px", [0.8, 1.5])
+def test_noise_of_bars_and_of_the_open_beam_does_not_hide_the_lattice_of_a_scrap_of_tilted_film(
+    finder: NetHoleFinder, blur_px: float
+) -> None:
+    image, truth = torn_and_tilted(blur_px)
+    finding = finder.find(image)
+    assert finding.lattice is not None
+    assert finding.lattice.symmetry == "oblique"
+    lost, false = missed(finding, truth, 4.0)
+    assert lost <= 0.1 * len(truth)
+    assert false <= 0.15 * len(truth)
+
+
+def test_a_bar_is_where_no_foil_is_round_a_place_and_no_hole_shows() -> None:
+    image, truth = torn_and_tilted(0.8)
+    work = prepare(image)
+    assert work is not None
+    bars = Bars.beside(work, truth, 6.5, 1)
+    assert not bars.at(truth).any()
+    assert bars.at(np.array([[60.0, 300.0], [600.0, 600.0]])).all()  # dark
+    assert not bars.at((truth[1:] + truth[:-1]) / 2).any()  # foil between holes

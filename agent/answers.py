@@ -1,9 +1,14 @@
 """What a driver gets back for a frame: built from the session's state, so that a frame sent again gets the same."""
 
+from collections.abc import Collection
+from typing import TypeVar
+
 from agent import geometry
 from agent.messages import DetectedObject, Detections, Frame, Target, Targets
 from agent.session import events as ev
 from agent.session.state import Hole, Square, State
+
+Area = TypeVar("Area", Square, Hole)
 
 
 def targets_for(state: State, frame: Frame, grid_id: str, area_id: str, note: str = "", model: str = "") -> Targets:
@@ -11,16 +16,14 @@ def targets_for(state: State, frame: Frame, grid_id: str, area_id: str, note: st
     found: list[Target] = []
     if frame.level == "low":
         grid = state.grids.get(grid_id)
-        for square in grid.squares.values() if grid else ():
-            x, y = geometry.stage_to_pixel(frame, square.x_um, square.y_um)
+        for square, (x, y) in _placed(frame, grid.squares.values() if grid else ()):
             if _inside(frame, x, y):
-                corners = tuple(geometry.stage_to_pixel(frame, u, v) for u, v in square.vertices_um)
+                corners = tuple(geometry.stage_to_pixels(frame, square.vertices_um))
                 found.append(_target(square, x, y, vertices=corners))
     elif frame.level == "medium":
         shown = state.square(area_id)
         scale = geometry.micron_per_pixel(frame)
-        for hole in shown.holes.values() if shown else ():
-            x, y = geometry.stage_to_pixel(frame, hole.x_um, hole.y_um)
+        for hole, (x, y) in _placed(frame, shown.holes.values() if shown else ()):
             if frame.nominal and not _inside(frame, x, y):  # it lies on another frame of the square
                 continue
             found.append(_target(hole, x, y, radius_px=hole.radius_um / scale))
@@ -33,6 +36,11 @@ def targets_for(state: State, frame: Frame, grid_id: str, area_id: str, note: st
         note=note,
         degraded=bool(state.degraded),
     )
+
+
+def _placed(frame: Frame, areas: Collection[Area]) -> "zip[tuple[Area, geometry.Point]]":
+    """Each area with the pixel (x, y) of its centre."""
+    return zip(areas, geometry.stage_to_pixels(frame, ((a.x_um, a.y_um) for a in areas)), strict=True)
 
 
 def _inside(frame: Frame, x: float, y: float) -> bool:

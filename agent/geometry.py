@@ -1,6 +1,7 @@
 """Pixels to stage and back: the one place that turns one into the other."""
 
 import math
+from collections.abc import Iterable
 
 from agent.messages import Frame
 
@@ -23,11 +24,17 @@ def centre_um(frame: Frame) -> Point:
 
 def pixel_to_stage(frame: Frame, x: float, y: float) -> Point:
     """Stage position (x, y) in micrometres of pixel (x, y)."""
+    return pixels_to_stage(frame, ((x, y),))[0]
+
+
+def pixels_to_stage(frame: Frame, points: Iterable[Point]) -> list[Point]:
+    """Stage positions (x, y) in micrometres of pixels (x, y)."""
     rows, columns = frame.shape
-    dx, dy = x - (columns - 1) / 2, y - (rows - 1) / 2
+    middle_x, middle_y = (columns - 1) / 2, (rows - 1) / 2
     a, b, c, d = image_to_stage(frame)
     cx, cy = centre_um(frame)
-    return (cx + a * dx + b * dy, cy + c * dx + d * dy)
+    away = [(x - middle_x, y - middle_y) for x, y in points]
+    return [(cx + a * dx + b * dy, cy + c * dx + d * dy) for dx, dy in away]
 
 
 def stage_to_pixel(frame: Frame, x_um: float, y_um: float) -> Point:
@@ -38,12 +45,24 @@ def stage_to_pixel(frame: Frame, x_um: float, y_um: float) -> Point:
     ZeroDivisionError
         If the frame's matrix cannot be inverted.
     """
+    return stage_to_pixels(frame, ((x_um, y_um),))[0]
+
+
+def stage_to_pixels(frame: Frame, points_um: Iterable[Point]) -> list[Point]:
+    """Pixels (x, y) of stage positions; the inverse of `pixels_to_stage`.
+
+    Raises
+    ------
+    ZeroDivisionError
+        If the frame's matrix cannot be inverted.
+    """
+    rows, columns = frame.shape
+    middle_x, middle_y = (columns - 1) / 2, (rows - 1) / 2
     a, b, c, d = image_to_stage(frame)
     cx, cy = centre_um(frame)
-    dx, dy = x_um - cx, y_um - cy
     det = a * d - b * c
-    rows, columns = frame.shape
-    return ((d * dx - b * dy) / det + (columns - 1) / 2, (a * dy - c * dx) / det + (rows - 1) / 2)
+    away = [(x - cx, y - cy) for x, y in points_um]
+    return [((d * dx - b * dy) / det + middle_x, (a * dy - c * dx) / det + middle_y) for dx, dy in away]
 
 
 def micron_per_pixel(frame: Frame) -> float:

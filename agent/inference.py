@@ -161,7 +161,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 def unusable(image: NDArray[Any]) -> tuple[ErrorKind, str] | None:
     """Why no model needs to look at this image: all dark, all saturated, nothing finite."""
-    sample = image[:: max(1, image.shape[0] // 512), :: max(1, image.shape[1] // 512)]
+    sample = np.ascontiguousarray(image[:: max(1, image.shape[0] // 512), :: max(1, image.shape[1] // 512)])
     if np.issubdtype(sample.dtype, np.floating):
         finite = np.isfinite(sample)
         if not finite.any():
@@ -217,6 +217,7 @@ class Analyst:
                 if name in DETECTOR_FALLBACK:
                     self.detectors[name] = build_detector(name, settings, DETECTOR_FALLBACK)
                     self._replaced.add(name)
+        self._fingerprints: dict[str, str] = {}  # by name of the model
         self._threads = self._new_threads()
 
     def _new_threads(self) -> ThreadPoolExecutor:
@@ -252,7 +253,7 @@ class Analyst:
                 finding=finding,
                 detected=detected,
                 model=model.name,
-                fingerprint=model.fingerprint,
+                fingerprint=self._fingerprint(model),
                 elapsed_s=elapsed_s,
                 degraded="; ".join(f"{name}: {why}" for name, why in sorted(self.troubles.items())),
             )
@@ -305,6 +306,12 @@ class Analyst:
             if self._skipped[model.name] % PROBE_AFTER:
                 return [fallback]
         return [model, fallback]
+
+    def _fingerprint(self, model: AnyModel) -> str:
+        """Hashed once: what answers is what was loaded, whatever lies on the disk by now."""
+        if model.name not in self._fingerprints:
+            self._fingerprints[model.name] = model.fingerprint
+        return self._fingerprints[model.name]
 
     def _trouble(self, name: str, error: Exception) -> None:
         if name not in self.troubles:

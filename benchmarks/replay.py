@@ -26,7 +26,7 @@ from agent.cluster import Cluster
 from agent.evaluation.many import run
 from agent.evaluation.sessions import Variant, judge
 from agent.journal import Draft, Journal
-from agent.memory import keep_frame_memory
+from agent.memory import keep_frame_memory, spare_what_is_old
 from agent.messages import Frame, Stage
 from agent.recording.record import Record
 from agent.session import EMPTY, advance
@@ -103,6 +103,7 @@ def measure_replay() -> None:
             built: dict[str, Any] = {level: inference.build(names[family]) for level, family in MODEL_OF.items()}
             pixels = {shot.frame.frame_id: record.pixels(shot.frame.frame_id) for shot in record.shots}
             _bare(record, pixels, built)  # warm
+            spare_what_is_old()  # as `cryonaut replay` does, too
             times = [_pair(record, pixels, built, Path(folder) / f"{path.name}-{turn}") for turn in range(3)]
             bare, replayed, bare_cpu, replay_cpu = (min(column) for column in zip(*times, strict=True))
             rows.append(

@@ -72,7 +72,7 @@ def replay(
 
     from agent import logs, recording
     from agent.errors import CryonautError
-    from agent.memory import keep_frame_memory
+    from agent.memory import keep_frame_memory, spare_what_is_old
 
     if not sessions:
         raise ConfigError("replay: give at least one session folder")
@@ -89,6 +89,7 @@ def replay(
     if len(set(names)) != len(names):
         raise CryonautError(f"{', '.join(names)}: the names of the sessions must differ, each has a folder of its own")
     out = out or free_folder(names)
+    spare_what_is_old()
     plain = not (changes or base or fault)
     made = asyncio.run(
         _replay_all(records, out, timing=timing, speed=speed, base=base, changes=changes, start=from_, attach=attach,

@@ -38,12 +38,20 @@ def run(
     from agent import logs
     from agent.cli.settings import load_settings
     from agent.daemon import Daemon
-    from agent.memory import keep_frame_memory
+    from agent.memory import keep_frame_memory, spare_what_is_old
+
+    async def serve(daemon: Daemon) -> None:
+        loaded = asyncio.create_task(daemon.ready.wait())
+        loaded.add_done_callback(lambda ready: None if ready.cancelled() else spare_what_is_old())
+        try:
+            await daemon.run()
+        finally:
+            loaded.cancel()
 
     keep_frame_memory()
     settings = load_settings(config, set_)
     stream = logs.RotatingFile(log_file) if log_file is not None else None
     logs.configure(json=None if log == "auto" else log == "json", stream=stream)
-    asyncio.run(Daemon(settings).run())
+    asyncio.run(serve(Daemon(settings)))
     if any(thread.name.startswith("model") for thread in threading.enumerate()):
         os._exit(0)  # a model that hangs in its thread would keep the process for ever; everything is on disk

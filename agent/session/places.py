@@ -133,7 +133,7 @@ def merge_squares(state: State, grid: Grid, frame: Frame, finding: SquareFinding
     for found in finding.squares:
         x_um, y_um = geometry.pixel_to_stage(frame, found.x, found.y)
         size_um = math.sqrt(max(found.area_px, 1.0)) * scale
-        corners = (geometry.pixel_to_stage(frame, *vertex) for vertex in found.vertices)
+        corners = geometry.pixels_to_stage(frame, found.vertices)
         sighting = Square(
             area_id=square_id(grid.grid_id, number + 1),
             x_um=round(x_um, 4),
@@ -173,18 +173,17 @@ def merge_holes(
     record, as do those that the frame does not show; a sighting of one is not counted again.
     """
     scale = geometry.micron_per_pixel(frame)
-    beside = tuple(h.area_id for h in square.holes.values() if not h.must_stay and not _shows(frame, h))
+    beside = _beside(frame, [hole for hole in square.holes.values() if not hole.must_stay])
     kept = [hole for hole in square.holes.values() if hole.must_stay or hole.area_id in beside]
     number = next_hole_number(square) - 1
     holes: list[Hole] = []
-    points = [geometry.pixel_to_stage(frame, found.x, found.y) for found in finding.holes]
-    grid = near_squares(grid, points)
+    points = geometry.pixels_to_stage(frame, ((found.x, found.y) for found in finding.holes))
+    theirs = set() if frame.nominal else _of_others(grid, square, points)
     for found, (x_um, y_um) in zip(finding.holes, points, strict=True):
         radius_um = found.radius_px * scale
         if any(geometry.distance((h.x_um, h.y_um), (x_um, y_um)) < max(radius_um, h.radius_um) for h in kept):
             continue
-        owner = None if frame.nominal else nearest_square(grid, (x_um, y_um))
-        if owner is not None and owner.area_id != square.area_id and not owner.touches_edge:
+        if (x_um, y_um) in theirs:
             continue
         number += 1
         holes.append(
@@ -204,15 +203,33 @@ def merge_holes(
     return tuple(holes), beside
 
 
-def _shows(frame: Frame, hole: Hole) -> bool:
-    """Whether ``frame`` shows any part of ``hole``."""
-    x, y = geometry.stage_to_pixel(frame, hole.x_um, hole.y_um)
-    margin = hole.radius_um / geometry.micron_per_pixel(frame)
+def _of_others(grid: Grid, square: Square, points: Sequence[geometry.Point]) -> set[geometry.Point]:
+    """Those of ``points`` whose nearest square is another one than ``square``, and a whole one.
+
+    Nearer to its centre than half the way from there to the next one, no other square can be the nearest.
+    """
+    grid = near_squares(grid, points)
+    centre = (square.x_um, square.y_um)
+    ways = (geometry.distance(centre, (s.x_um, s.y_um)) for s in grid.squares.values() if s.area_id != square.area_id)
+    clear = min(ways, default=math.inf) / 2 - 1e-6
+    unsure = [(point, nearest_square(grid, point)) for point in points if geometry.distance(centre, point) >= clear]
+    return {p for p, owner in unsure if owner and owner.area_id != square.area_id and not owner.touches_edge}
+
+
+def _beside(frame: Frame, holes: Sequence[Hole]) -> tuple[str, ...]:
+    """Ids of those of ``holes`` of which ``frame`` shows no part."""
     rows, columns = frame.shape
-    return -margin <= x <= columns - 1 + margin and -margin <= y <= rows - 1 + margin
+    scale = geometry.micron_per_pixel(frame)
+    places = geometry.stage_to_pixels(frame, ((hole.x_um, hole.y_um) for hole in holes))
+    margins = [hole.radius_um / scale for hole in holes]
+    return tuple(
+        hole.area_id
+        for hole, (x, y), margin in zip(holes, places, margins, strict=True)
+        if not (-margin <= x <= columns - 1 + margin and -margin <= y <= rows - 1 + margin)
+    )
 
 
 def _reasons(features: dict[str, float]) -> str:
     """The three largest features in words."""
-    largest = sorted(features.items(), key=lambda item: (-abs(item[1]), item[0]))[:3]
-    return ", ".join(f"{name} {value:+.2f}" for name, value in largest)
+    largest = sorted([(-abs(value), name) for name, value in features.items()])[:3]
+    return ", ".join([f"{name} {features[name]:+.2f}" for _, name in largest])

@@ -31,11 +31,11 @@ from rich.console import Console
 from rich.table import Table
 
 from agent import wire
-from agent.cli.demo_session import free_ports
 from agent.core import restore
 from agent.inference import Analyst
 from agent.journal import Draft, Journal
 from agent.messages import PROTOCOL, Accepted, Frame, Hello, Level, Targets, Welcome
+from agent.ports import free_ports
 from agent.session import inputs as inp
 from agent.session.state import State
 from agent.settings import InferenceSettings, Settings, load

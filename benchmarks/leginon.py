@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from agent.cli.demo_session import free_ports
 from agent.core import restore
 from agent.journal import Journal
+from agent.ports import free_ports
 from agent.session import events as ev
 from drivers.leginon import body
 from drivers.leginon.command.client import is_alive, meeting_place

@@ -35,11 +35,11 @@ from rich.console import Console
 from rich.table import Table
 
 from agent import wire
-from agent.cli.demo_session import free_ports
 from agent.frames import FrameStore
 from agent.inference import Analyst
 from agent.journal import Draft, Journal
 from agent.messages import Accepted, Frame, Stage
+from agent.ports import free_ports
 from agent.session import events as ev
 from agent.session.state import Decision, Hole, Square, hole_id, square_id
 from agent.settings import InferenceSettings, Settings, load

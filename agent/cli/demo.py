@@ -53,8 +53,9 @@ def demo(
 
     from rich.console import Console
 
-    from agent.cli.demo_session import free_ports, leginon_config, program, serialem_config, watch
+    from agent.cli.demo_session import leginon_config, program, serialem_config, watch
     from agent.cli.settings import load_settings
+    from agent.ports import free_ports
     from agent.settings import preset_folder
 
     name = name or datetime.now().strftime("demo-%Y%m%d-%H%M%S")

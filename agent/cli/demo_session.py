@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,17 +26,6 @@ from agent.settings import Settings
 
 Programs = dict[str, "subprocess.Popen[bytes]"]
 QUIET = ("frame_received", "area_changed", "command_ended", "groups_planned", "noticed")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    found = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return found
 
 
 @contextlib.contextmanager

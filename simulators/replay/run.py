@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from agent import recording
 from agent.errors import ConfigError, CryonautError, LinkError
 from agent.messages import Level
 from agent.policy import lessons
+from agent.ports import free_ports
 from agent.recording.decisions import Line, decisions, fingerprint
 from agent.recording.record import Record
 from agent.recording.trim import copy_rows
@@ -137,7 +137,7 @@ def settings_for(record: Record, out: Path, options: Options, *, fixed_ports: bo
         inner[last] = value
     values["session"] = {**values.get("session", {}), "folder": str(out)}
     names = ("drivers", "control", "events")
-    ports = _free_ports(len(names)) if fixed_ports else ["*"] * len(names)
+    ports = free_ports(len(names)) if fixed_ports else ["*"] * len(names)
     values["endpoints"] = {n: f"tcp://127.0.0.1:{p}" for n, p in zip(names, ports, strict=True)} | {"health": ""}
     values["web"] = {"address": ""}
     # a busy machine is no lost driver, and a reading of that night is not known any more
@@ -237,14 +237,3 @@ def _take_over(record: Record, folder: Path, last: int) -> None:
             target = folder / shot.received.file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-
-
-def _free_ports(count: int) -> list[str]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [str(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

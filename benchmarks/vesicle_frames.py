@@ -242,7 +242,7 @@ def _epfl_row(
 def tuned(run: tuple[str, ...]) -> FrameDetector:
     """A detector that went on learning from the marked slices of one run; its weights are not kept."""
     from models.runtime import load
-    from models.training.gold_corrections import Proofread
+    from models.training.corrected_windows import Proofread
     from models.training.vesicle_corrections import FrameFinetuneRecipe, learn
 
     images = [Proofread(name, grey, EPFL_NM, parted(mask)) for name, grey, mask in epfl(run)]

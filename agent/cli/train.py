@@ -166,7 +166,7 @@ def _proofread(folder: Path, structure: str = "gold") -> list[Any]:
 
     from agent.web.proofread import read_project
     from drivers.images import map_image
-    from models.training.gold_corrections import Proofread
+    from models.training.corrected_windows import Proofread
 
     read = []
     for sheet in read_project(folder):

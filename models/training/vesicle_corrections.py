@@ -1,50 +1,32 @@
-"""Frames: learning from a person's corrections, beside simulated frames so that none is unlearnt.
+"""Vesicles in frames: learning from a person's corrections; every fourth checked window of 640 nm is held out."""
 
-The checked parts are cut into windows of 640 nm; every fourth window is held out and tells, before and after, what was
-gained.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from models.gold.matching import matched
 from models.runtime import WEIGHTS
-from models.training.card import Figure
+from models.training.corrected_windows import Proofread, Window, WindowRecipe, mixed, split, windows
+from models.training.corrections import Material, Quality, go_on, tally
 from models.training.export import filled
 from models.training.gold import loss_of
-from models.training.gold_corrections import Proofread, Quality, Window, split, windows
-from models.training.gold_data import Batch, Sample
-from models.training.loop import LoopSettings, Say, seeded, train
+from models.training.loop import LoopSettings, Say, seeded
 from models.training.vesicle_frames import NAME, FrameNetwork, pool, write
 from models.training.vesicle_frames_data import batch
 from models.vesicles.discs import Disc, apart
 from models.vesicles.frames import ALIGNED, HALO, RASTER_NM, THRESHOLD, peaks, raster_of
 
 
-class FrameFinetuneRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that learning from corrections follows from.
-
-    Attributes
-    ----------
-    seed, batch, crop_px, bfloat16
-        As in `models.training.vesicle_frames.FrameRecipe`.
-    pictures, picture_px
-        Simulated frames that are shown beside the corrections.
-    simulated_share
-        Share of the batches that are simulated.
-    loop
-        How long and how fast.
-    """
+class FrameFinetuneRecipe(WindowRecipe, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How corrections of vesicles in frames are learned from."""
 
     seed: int = 11
-    batch: int = 12
     crop_px: int = 176
-    bfloat16: bool = True
     pictures: int = 150
     picture_px: int = 304
     simulated_share: float = 0.4
@@ -68,15 +50,13 @@ def discs(network: nn.Module, window: Window, threshold: float = THRESHOLD) -> l
 
 def quality(network: nn.Module, held: Sequence[Window]) -> Quality:
     """What a network finds in windows; a hit lies within half a diameter of its mark."""
-    hits = missed = false = 0
-    for window in held:
-        found = discs(network, window)
-        said = np.array([(d.x, d.y) for d in found]).reshape(-1, 2)
-        pairs = matched(window.marks[:, :2], said, np.maximum(20 / RASTER_NM, window.marks[:, 2] / 2))
-        hits += len(pairs)
-        missed += len(window.marks) - len(pairs)
-        false += len(said) - len(pairs)
-    return Quality(hits, missed, false, "vesicles")
+
+    def looks() -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        for window in held:
+            said = np.array([(d.x, d.y) for d in discs(network, window)]).reshape(-1, 2)
+            yield window.marks[:, :2], said, np.maximum(20 / RASTER_NM, window.marks[:, 2] / 2)
+
+    return tally(looks(), "vesicles")
 
 
 def learn(
@@ -97,33 +77,24 @@ def learn(
     """
     seeded(recipe.seed)
     learnt, held = split([w for image in images for w in windows(image, raster_of)], recipe.seed)
-    network = filled(FrameNetwork(normed=False), start).eval()
-    before = quality(network, held)
-    say(f"{len(learnt)} windows to learn from, {len(held)} held out; before: {before}")
-    maker = _maker(recipe, [window.sample() for window in learnt], pool(recipe, say))
-    improved, history = train(
-        network.to(memory_format=torch.channels_last), maker, loss_of(recipe.bfloat16), recipe.loop, say=say
+    gained = go_on(
+        filled(FrameNetwork(normed=False), start).to(memory_format=torch.channels_last),
+        mixed(batch, recipe, learnt, pool(recipe, say), 71),
+        loss_of(recipe.bfloat16),
+        recipe.loop,
+        material=Material("windows", len(learnt), len(held), tuple(image.name for image in images), start),
+        measure=partial(quality, held=held),
+        command=command,
+        say=say,
     )
-    after = quality(improved, held)
-    say(f"before: {before}\nafter:  {after}")
-    data = f"{start.name}, then {len(learnt)} windows of {', '.join(sorted({i.name for i in images}))[:200]}"
-    figures = (Figure("held-out windows, before", str(before), command), Figure("held-out, after", str(after), command))
     file = write(
-        improved,
+        gained.network,
         recipe,
         out,
         command=command,
-        data=data,
-        learned=f"{history.losses[-1][1]:.3f}",
-        figures=figures,
+        data=gained.data,
+        learned=gained.last_loss,
+        figures=gained.figures,
         say=say,
     )
-    return file, before, after
-
-
-def _maker(recipe: FrameFinetuneRecipe, samples: list[Sample], rehearsed: list[Sample]) -> Callable[[int], Batch]:
-    def batch_of(step: int) -> Batch:
-        simulated = rehearsed and np.random.default_rng([recipe.seed, 71, step]).uniform() < recipe.simulated_share
-        return batch(rehearsed if simulated else samples, recipe.seed, step, recipe.batch, recipe.crop_px)
-
-    return batch_of
+    return file, gained.before, gained.after

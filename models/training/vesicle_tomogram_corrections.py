@@ -4,8 +4,9 @@ The checked parts are cut into cubes of 106 nm (48 voxels of 2.2 nm); every four
 and after, what was gained. Nothing outside the checked parts and nothing held out counts in the loss.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.gold.matching import matched
 from models.runtime import WEIGHTS, read_manifest
-from models.training.card import Figure
+from models.training.corrections import HELD_OUT, Material, Quality, go_on, tally
 from models.training.export import filled
-from models.training.gold_corrections import HELD_OUT, Quality
-from models.training.loop import LoopSettings, Say, TrainingError, seeded, train
+from models.training.loop import LoopSettings, Say, TrainingError, seeded
 from models.training.vesicles import Example, FastVesicleNet, VesicleRecipe, examples, write
 from models.vesicles.network import REACH, Source, open_source
 from models.vesicles.seeds import cones, tips
@@ -158,10 +157,9 @@ def _inside(points: Rows, cube: tuple[tuple[int, ...], tuple[int, ...]]) -> Rows
 
 def quality(network: nn.Module, volumes: Sequence[Prepared]) -> Quality:
     """What a network finds in the held-out cubes; a hit lies within the radius of its mark."""
-    hits = missed = false = 0
-    for one in volumes:
-        for cube in one.held:
-            marks = _inside(one.marks, cube)
+
+    def looks() -> Iterator[tuple[Rows, Rows, Rows]]:
+        for one, cube in [(volume, cube) for volume in volumes for cube in volume.held]:
             low = [a - _MARGIN for a in cube[0]]
             high = [a + -(-(b + _MARGIN - a) // 8) * 8 for a, b in zip(low, cube[1], strict=True)]
             part = one.source.read(tuple(a - REACH for a in low), tuple(b + REACH for b in high))
@@ -170,12 +168,10 @@ def quality(network: nn.Module, volumes: Sequence[Prepared]) -> Quality:
             inner = tuple(slice(REACH, -REACH) for _ in range(3))
             maps = np.rint(maps[(slice(None), *inner)] * 255).astype(np.uint8)
             found = cones(maps, tips(maps[1])).centres + np.array(low)
-            said = _inside(found, cube)
-            pairs = matched(marks[:, :3], said, marks[:, 3]) if len(marks) and len(said) else []
-            hits += len(pairs)
-            missed += len(marks) - len(pairs)
-            false += len(said) - len(pairs)
-    return Quality(hits, missed, false, "vesicles")
+            marks = _inside(one.marks, cube)
+            yield marks[:, :3], _inside(found, cube), marks[:, 3]
+
+    return tally(looks(), "vesicles")
 
 
 def learn(
@@ -197,23 +193,24 @@ def learn(
     seeded(recipe.seed)
     ready = [prepared(one, recipe.seed) for one in volumes]
     width = int(read_manifest(start.with_suffix(".yaml")).settings["width"])
-    network = filled(FastVesicleNet(width, normed=False), start).eval()
-    before = quality(network, ready)
-    cubes = [sum(len(part) for part in parts) for parts in zip(*((r.learnt, r.held) for r in ready), strict=True)]
-    say(f"{cubes[0]} cubes to learn from, {cubes[1]} held out; before: {before}")
+    learnt, held = sum(len(one.learnt) for one in ready), sum(len(one.held) for one in ready)
     simulated = examples(VesicleRecipe(tomograms=recipe.tomograms, shape=(64, 96, 96)), recipe.seed, say)
-    improved, history = train(network, _maker(recipe, ready, simulated), _loss, recipe.loop, say=say)
-    after = quality(improved, ready)
-    say(f"before: {before}\nafter:  {after}")
-    names = ", ".join(sorted({one.name for one in volumes}))[:200]
-    facts = f"{start.name}, then {cubes[0]} cubes of {names}; last loss {history.losses[-1][1]:.3f}"
-    figures = (Figure("held-out cubes, before", str(before), command), Figure("held-out, after", str(after), command))
+    gained = go_on(
+        filled(FastVesicleNet(width, normed=False), start),
+        _maker(recipe, ready, simulated),
+        _loss,
+        recipe.loop,
+        material=Material("cubes", learnt, held, tuple(one.name for one in volumes), start),
+        measure=partial(quality, volumes=ready),
+        command=command,
+        say=say,
+    )
     file = out / f"{NAME}.onnx"
     write(
-        improved, file, arch="fast", width=width, command=command, data=facts,
-        recipe=msgspec.to_builtins(recipe), figures=figures,
+        gained.network, file, arch="fast", width=width, command=command,
+        data=f"{gained.data}; last loss {gained.last_loss}", recipe=msgspec.to_builtins(recipe), figures=gained.figures,
     )  # fmt: skip
-    return file, before, after
+    return file, gained.before, gained.after
 
 
 def _maker(

@@ -12,7 +12,8 @@ pytest.importorskip("onnxruntime", reason="the runtime of the networks is not in
 from models.gold import FastDetector, GanDetector, find  # noqa: E402
 from models.runtime import WEIGHTS, load  # noqa: E402
 from models.training import gold, gold_corrections, gold_gan, gold_likeness  # noqa: E402
-from models.training.gold_corrections import FinetuneRecipe, Proofread, quality, split, windows  # noqa: E402
+from models.training.corrected_windows import Proofread, split, windows  # noqa: E402
+from models.training.gold_corrections import FinetuneRecipe, quality  # noqa: E402
 from models.training.gold_data import Sample, batch, simulated, targets  # noqa: E402
 from models.training.gold_likeness import LikenessRecipe  # noqa: E402
 from models.training.gold_network import GoldNetwork, from_onnx  # noqa: E402

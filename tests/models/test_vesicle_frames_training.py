@@ -13,8 +13,8 @@ from agent.errors import ConfigError  # noqa: E402
 from agent.web.proofread.project import Mark, Project, Sheet  # noqa: E402
 from models.runtime import load  # noqa: E402
 from models.training import vesicle_corrections, vesicle_frames  # noqa: E402
+from models.training.corrected_windows import Proofread, split, windows  # noqa: E402
 from models.training.export import filled  # noqa: E402
-from models.training.gold_corrections import Proofread, split, windows  # noqa: E402
 from models.training.loop import LoopSettings  # noqa: E402
 from models.training.vesicle_corrections import FrameFinetuneRecipe, quality  # noqa: E402
 from models.training.vesicle_frames import FrameNetwork  # noqa: E402

@@ -3,12 +3,18 @@
 import re
 from pathlib import Path
 
+from cyclopts import App
 from pydantic import BaseModel
 
+from agent.cli import app
 from agent.messages import ErrorKind
 from agent.settings import DEFAULT_ON_ERROR, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = (
+    *ROOT.glob("*.md"),
+    *(file for folder in ("docs", "models", "simulators") for file in (ROOT / folder).rglob("*.md")),
+)
 
 
 def test_every_setting_stands_in_the_configuration_page_with_its_default() -> None:
@@ -34,9 +40,41 @@ def test_every_error_kind_stands_in_the_configuration_page_with_its_default() ->
         assert f"| `{kind}` | `{{retries: {row.retries}, then: {row.then}" in text
 
 
-def test_every_file_that_the_readme_names_exists() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\(([^)#]+)\)", text)
-    assert links
-    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
-    assert not missing
+def test_every_link_in_a_document_leads_somewhere() -> None:
+    links = [
+        (document, *link.partition("#")[::2])
+        for document in DOCUMENTS
+        for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8"))
+        if not link.startswith("http")
+    ]
+    assert len(links) > 50
+    lost = [(document.name, path) for document, path, _ in links if path and not (document.parent / path).exists()]
+    assert not lost
+    for document, path, heading in links:
+        target = document.parent / path if path else document
+        if heading and target.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
+
+
+def test_every_command_and_option_that_a_document_names_exists() -> None:
+    checked = 0
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for start, words in re.findall(r"(^|.)cryonaut ([a-z]+ ?[^`\n#|]*)", text, re.MULTILINE):
+            command: App = app
+            left = [word.strip("`,.;:()[]") for word in words.split("  ")[0].split()]
+            while left and left[0] in command:
+                command = command[left.pop(0)]
+            if not start:  # a line to type
+                assert command is not app, f"{document.name}: cryonaut {words}"
+                assert command.default_command is not None or not left, f"{document.name}: cryonaut {words}"
+            options = [word.split("=")[0] for word in left if word.startswith("--")]
+            if command is app or (options and command.default_command is None):
+                continue  # prose; a line about a whole family of commands
+            known = {"--help"}
+            if options:
+                known |= {name for one in command.assemble_argument_collection() for name in one.names}
+            assert known.issuperset(options), f"{document.name}: cryonaut {words}"
+            checked += 1
+    assert checked > 150

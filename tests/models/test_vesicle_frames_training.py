@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (train extra)")
 pytest.importorskip("onnxruntime", reason="the runtime of the networks is not installed")
 
-from agent.cli.train import _proofread  # noqa: E402
+from agent.cli.corrected import proofread_images  # noqa: E402
 from agent.errors import ConfigError  # noqa: E402
 from agent.web.proofread.project import Mark, Project, Sheet  # noqa: E402
 from models.runtime import load  # noqa: E402
@@ -115,8 +115,8 @@ def test_a_project_of_corrected_vesicles_is_read_and_one_of_gold_is_refused(tmp_
         marks=(Mark(id=1, x=20.0, y=30.0, diameter_nm=44.0),),
     )  # fmt: skip
     Project(tmp_path / "mine").write(sheet)
-    (read,) = _proofread(tmp_path / "mine", "vesicles")
+    (read,) = proofread_images(tmp_path / "mine", "vesicles")
     assert read.marks.tolist() == [[20.0, 30.0, 22.0]]
     assert read.checked == ((0.0, 0.0, 40.0, 40.0),)
     with pytest.raises(ConfigError, match="vesicles in an image, and not gold"):
-        _proofread(tmp_path / "mine")
+        proofread_images(tmp_path / "mine")

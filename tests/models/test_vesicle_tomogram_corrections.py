@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed (train extra)")
 pytest.importorskip("onnxruntime", reason="the runtime of the networks is not installed")
 
-from agent.cli.train import _corrected_volumes  # noqa: E402
+from agent.cli.corrected import proofread_volumes  # noqa: E402
 from agent.web.proofread.project import Mark, Project, Sheet  # noqa: E402
 from models.runtime import WEIGHTS, load  # noqa: E402
 from models.training.export import filled  # noqa: E402
@@ -93,7 +93,7 @@ def test_a_sheet_of_a_volume_becomes_marks_in_its_voxels(tomogram: Tomogram, tmp
         marks=(Mark(id=1, x=30.0, y=40.0, z=20.0, diameter_nm=44.0),), checked=((0, 0, 60, 60, 5, 40),),
     )  # fmt: skip
     Project(tmp_path / "mine").write(sheet)
-    (read,) = _corrected_volumes(tmp_path / "mine")
+    (read,) = proofread_volumes(tmp_path / "mine")
     assert read.marks.tolist() == [[20.0, 40.0, 30.0, 10.0]]
     assert read.checked == ((0, 0, 60, 60, 5, 40),)
     assert read.volume.shape == tomogram.volume.shape

@@ -47,6 +47,7 @@ from agent.settings import Settings
 from agent.watch import Publisher
 from agent.web.daemon_page import WebPage
 from agent.web.live.lamps import Lamps
+from agent.web.precedence import Precedence
 from agent.wire import MAX_HEADER_BYTES
 
 log = structlog.get_logger("daemon")
@@ -220,7 +221,8 @@ class Daemon:
             yield jobs
 
     def _page(self, stack: AsyncExitStack, desk: Desk) -> WebPage:
-        web = WebPage(self.settings, desk, Lamps(self.core, self.disk_trouble, self.notifier.lamp))
+        lamps = Lamps(self.core, self.disk_trouble, self.notifier.lamp)
+        web = WebPage(self.settings, desk, lamps, Precedence(lambda: self.intake.busy))
         web.on_listening = lambda address: self.endpoints.update(page=address)
         stack.callback(web.close)
         return web

@@ -51,6 +51,7 @@ class Intake:
         self._analysing: asyncio.Queue[tuple[Frame, str, NDArray[Any] | None]] = asyncio.Queue()
         self._found: asyncio.Queue[tuple[Frame, inp.Analysed | inp.AnalysisFailed]] = asyncio.Queue(AHEAD)
         self._images_held = 0
+        self._in_hand = 0  # frames that came and are neither acknowledged nor refused
         self._askers: dict[str, str] = {}  # frame id -> name of the driver that sent it
         self._answers: dict[str, tuple[str, str]] = {}  # frame id -> note and model of its answer
         self._owed: dict[str, Frame] = {}  # answered while its driver was away
@@ -60,6 +61,11 @@ class Intake:
     def idle(self) -> bool:
         """Whether no frame waits to be stored."""
         return self._saving.empty()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a driver waits for an acknowledgement."""
+        return self._in_hand > 0 or self.links.busy
 
     # ------------------------------------------------------------------------------------------ coming in
 
@@ -97,6 +103,7 @@ class Intake:
             loop = asyncio.get_running_loop()
             written = Writing(image, loop.run_in_executor(self._writers, self._check_and_write, frame, image))
         self._saving.put_nowait((peer, frame, written))
+        self._in_hand += 1
 
     def _check_and_write(self, frame: Frame, image: NDArray[Any]) -> str:
         if (found := wire.digest(image)) != frame.digest:
@@ -129,6 +136,7 @@ class Intake:
                 except Exception as error:  # a defect of ours in one frame must not end the night
                     log.exception("intake.defect", frame=frame.frame_id)
                     await self._failed(peer, frame, f"internal error: {type(error).__name__}: {error}")
+                self._in_hand -= 1
                 METRICS.ingest_seconds.observe(time.monotonic() - begun)
         finally:
             self._writers.shutdown(wait=True, cancel_futures=True)

@@ -38,6 +38,12 @@ class Links:
         self.by_peer: dict[bytes, Link] = {}
         self.may_leave: Callable[[Command], bool] = lambda command: True
         self._outbox: asyncio.Queue[tuple[bytes, Message]] = asyncio.Queue()
+        self._posting = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a message is on its way out."""
+        return self._posting or not self._outbox.empty()
 
     def pilot(self) -> Link | None:
         """The driver that carries out commands."""
@@ -67,7 +73,9 @@ class Links:
     async def post(self) -> None:
         """Send what is in the outbox, in order, until cancelled."""
         while True:
+            self._posting = False
             peer, message = await self._outbox.get()
+            self._posting = True
             if isinstance(message, Command) and not self.may_leave(message):
                 continue
             try:

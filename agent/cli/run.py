@@ -35,7 +35,7 @@ def run(
     import os
     import threading
 
-    from agent import logs
+    from agent import interpreter, logs
     from agent.cli.settings import load_settings
     from agent.daemon import Daemon
     from agent.memory import keep_frame_memory, spare_what_is_old
@@ -49,6 +49,7 @@ def run(
             loaded.cancel()
 
     keep_frame_memory()
+    interpreter.share_fairly()
     settings = load_settings(config, set_)
     stream = logs.RotatingFile(log_file) if log_file is not None else None
     logs.configure(json=None if log == "auto" else log == "json", stream=stream)

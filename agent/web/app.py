@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from agent.web.access import COOKIE_DAYS, Access, Caller
-from agent.web.guard import Gated, Guard, caller_of, form, get, post, refusal
+from agent.web.guard import Gated, Guard, Turn, caller_of, form, get, no_wait, post, refusal
 from agent.web.page import Page, static_files, static_route
 
 log = structlog.get_logger("web")
@@ -22,7 +22,12 @@ OPEN_PATHS = frozenset({"/signin", "/static/{path:path}"})  # everything else ne
 
 
 def create_app(
-    pages: Sequence[Page], access: Access, *, hosts: Iterable[str] = (), title: str = "Cryonaut"
+    pages: Sequence[Page],
+    access: Access,
+    *,
+    hosts: Iterable[str] = (),
+    title: str = "Cryonaut",
+    turn: Turn = no_wait,
 ) -> Starlette:
     """One guarded app of ``pages``; the first with a menu entry is shown at ``/``.
 
@@ -36,6 +41,8 @@ def create_app(
         Names under which the app is reached, beside those of loopback.
     title
         Shown in the browser's tab.
+    turn
+        Waited for before a request that only looks is served.
 
     Raises
     ------
@@ -47,7 +54,9 @@ def create_app(
     for route in routes:
         if not isinstance(route, Gated) or (route.need == "open" and route.path not in OPEN_PATHS):
             raise ValueError(f"{route}: a route names the role it needs (agent.web.guard.get, post)")
-    app = Starlette(routes=routes, middleware=[Middleware(Guard, hosts=hosts)], exception_handlers={404: _nothing})
+    app = Starlette(
+        routes=routes, middleware=[Middleware(Guard, hosts=hosts, turn=turn)], exception_handlers={404: _nothing}
+    )
     environment = _environment(pages)
     menu = [page for page in pages if page.title]
 

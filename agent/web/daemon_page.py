@@ -15,6 +15,7 @@ from agent.settings import Settings
 from agent.web.access import Access
 from agent.web.annotate import Annotate
 from agent.web.app import create_app
+from agent.web.live.expected import Expected
 from agent.web.live.history import History
 from agent.web.live.hub import Hub
 from agent.web.live.lamps import Lamps
@@ -22,6 +23,7 @@ from agent.web.live.pictures import Pictures
 from agent.web.live.routes import Live
 from agent.web.overview import Overview
 from agent.web.page import Page
+from agent.web.precedence import Precedence
 from agent.web.proofread import Proofread
 from agent.web.proofread.session import SessionShelf
 from agent.web.serve import address_of, listen, serve, split
@@ -39,14 +41,16 @@ class WebPage:
         If the page could be reached from other machines and there are no keys, or its address is none.
     """
 
-    def __init__(self, settings: Settings, desk: Desk, lamps: Lamps) -> None:
+    def __init__(self, settings: Settings, desk: Desk, lamps: Lamps, precedence: Precedence) -> None:
         self.settings = settings.web
         check(settings)
         self.history = History(desk.core)
         self.history.load()
-        self.hub = Hub(desk.core, desk, self.history, settings, lamps)
+        self.precedence = precedence
+        self.hub = Hub(desk.core, desk, self.history, settings, lamps, precedence)
         self.pictures = Pictures(desk.folder)
-        live = Live(desk, self.hub, self.pictures)
+        self.expected = Expected(settings)
+        live = Live(desk, self.hub, self.pictures, self.expected)
         name = desk.core.state.name or settings.session.name
         self.overview = Overview(desk, settings.web.others, name)
         self.annotate = Annotate.below(desk.folder / "annotate")
@@ -62,7 +66,8 @@ class WebPage:
 
     def _app(self, keys: Path | None, pages: list[Page], name: str) -> Starlette:
         hosts = [*self.settings.hosts, split(self.settings.address)[0]]
-        return create_app(pages, Access(keys), hosts=hosts, title=f"{name} – Cryonaut")
+        title = f"{name} – Cryonaut"
+        return create_app(pages, Access(keys), hosts=hosts, title=title, turn=self.precedence.turn)
 
     async def run(self) -> None:
         """Serve until cancelled; while the port is taken, say so and try again."""
@@ -89,6 +94,7 @@ class WebPage:
     def close(self) -> None:
         """Give the page's threads back."""
         self.pictures.close()
+        self.expected.close()
         self.overview.close()
         self.annotate.close()
 

@@ -19,6 +19,7 @@ from agent.web.access import Access, Caller, Need
 
 log = structlog.get_logger("web")
 Endpoint = Callable[[Request], Awaitable[Response]]
+Turn = Callable[[], Awaitable[None]]
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 CSRF_HEADER = "x-csrf-token"
@@ -74,11 +75,19 @@ def post(path: str, endpoint: Endpoint, *, need: Need = "operator") -> Gated:
     return Gated(path, endpoint, need=need, methods=("POST",))
 
 
-class Guard:
-    """Middleware: refuses strange hosts, foreign origins and large bodies, and puts the strict headers on."""
+async def no_wait() -> None:
+    """Every request at once."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = ()) -> None:
+
+class Guard:
+    """Middleware: refuses strange hosts, foreign origins and large bodies, and puts the strict headers on.
+
+    Requests that only look wait for their turn first, and once more before they are answered: `agent.web.precedence`.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), turn: Turn = no_wait) -> None:
         self.app = app
+        self.turn = turn
         self.hosts = LOOPBACK_NAMES | {host.lower() for host in hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,8 +102,10 @@ class Guard:
             response: ASGIApp = PlainTextResponse(f"cryonaut: {why}\n", status_code=403, headers=HEADERS)
             await response(scope, receive, send)
             return
+        turn = no_wait if scope["method"] in CHANGING else self.turn
+        await turn()
         try:
-            await self.app(scope, _bounded(receive), _strict(send))
+            await self.app(scope, _bounded(receive), _strict(send, turn))
         except ClientDisconnect:
             log.info("request.cut_short", path=scope["path"])
 
@@ -135,13 +146,14 @@ def _bounded(receive: Receive) -> Receive:
     return bounded
 
 
-def _strict(send: Send) -> Send:
+def _strict(send: Send, turn: Turn) -> Send:
     async def strict(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("cache-control", "no-store")
+            await turn()
         await send(message)
 
     return strict

@@ -375,3 +375,15 @@ async def test_open_pages_do_not_hold_the_daemons_end_up(tmp_path: Path) -> None
             await hear(heard, "hello")
             daemon.stop()
             await hear(heard, "end")
+
+
+async def test_no_frame_stays_in_hand_whatever_became_of_it(daemon: Daemon, raw: RawDriver) -> None:
+    """Pages wait while one is: taken, refused for good, refused for now and sent again all come to an end."""
+    await raw.hello()
+    image = image_of(shape=(256, 256))
+    await raw.send_frame(image, frame_id="low-1", level="low")
+    await raw.send_frame(image, frame_id="low-1", level="low")
+    await raw.send_frame(image, frame_id="low-2", level="low", digest="0" * 32)
+    await raw.send_frame(image, frame_id="low-3", level="low")
+    await until(lambda: daemon.core.state.frames == 2, 60)
+    await until(lambda: not daemon.intake.busy, 60)

@@ -1,15 +1,24 @@
 """What the page is told of a session beside its areas: queue, forecast, who leads, what a threshold would change."""
 
+import asyncio
+import json
+import os
+import signal
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from agent.messages import Command, MapSquare
+from agent.policy.outlook import outlook
 from agent.session.state import Grid, Group, Hole, Outstanding, Square, State
 from agent.settings import Settings
 from agent.web.live.changes import between
-from agent.web.live.outlook import forecast, leader, preview, queue
+from agent.web.live.expected import Expected
+from agent.web.live.expecting import Ask, Begin, Expecting, Teller
+from agent.web.live.outlook import Plans, forecast, leader, preview, queue
+from agent.web.precedence import Precedence
 
 SETTINGS = Settings.model_validate({"policy": {"name": "score-order"}})
 THRESHOLDS = {"square_score": 0.5, "hole_score": 0.5, "squares_per_grid": 2.0, "exposures_per_square": 3.0}
@@ -115,3 +124,61 @@ def test_changes_are_what_is_not_the_same_record() -> None:
     assert found.holes == [rejected]
     assert found.gone == ["G1-S001-H005"]
     assert between(after, after) == ([], [], [])
+
+
+def test_what_is_left_of_a_square_is_counted_anew_when_it_or_a_threshold_changes() -> None:
+    plans, state = Plans(), session(MAPPED)
+    other = replace(MAPPED, holes={k: v for k, v in MAPPED.holes.items() if not k.endswith("H005")})
+    strict = replace(state, thresholds={**THRESHOLDS, "hole_score": 0.75})
+    found = [plans.of(s, SETTINGS, square) for s in (state, strict) for square in (MAPPED, other, MAPPED)]
+    assert found == [Plans().of(s, SETTINGS, square) for s in (state, strict) for square in (MAPPED, other, MAPPED)]
+    assert found == [3, 3, 3, 2, 1, 2]
+
+
+def test_the_program_that_expects_knows_the_session_as_it_was_told_last() -> None:
+    first = session(MAPPED, square(2), square(3))
+    judged = replace(MAPPED.holes["G1-S001-H002"], quality=0.9, quality_label="good", frame_id="f")
+    later = session(replace(MAPPED, holes={**MAPPED.holes, judged.area_id: judged}), square(2), square(4))
+    teller, expecting = Teller(), Expecting()
+    expecting.take(Begin(settings=SETTINGS.model_dump_json().encode()))
+    for state in (first, later):
+        for told in teller.tell(state):
+            expecting.take(msgspec.msgpack.decode(msgspec.msgpack.encode(told), type=type(told)))
+        known = outlook(state, SETTINGS)
+        answer = expecting.take(Ask(grid_id="G1"))
+        assert answer is not None
+        assert json.loads(answer.body) == {i: e.p_good for found in known[:2] for i, e in found.items()}
+        one = expecting.take(Ask(area_id="G1-S001-H003"))
+        assert one is not None
+        assert one.body == msgspec.json.encode(known.holes["G1-S001-H003"])
+    assert len(teller.tell(later)) == 1  # nothing is told twice
+
+
+async def test_nothing_is_expected_while_the_program_is_gone_and_nobody_waits_for_it() -> None:
+    expected, state = Expected(SETTINGS), session(MAPPED)
+    try:
+        assert json.loads(await expected.of_area(state, "G1-S001-H001"))["reasons"] is not None
+        assert expected.pid is not None
+        os.kill(expected.pid, signal.SIGKILL)
+        assert await expected.of_area(state, "G1-S001-H001") == b"null"
+        assert await expected.of_grid(state, "G1") == b"{}"
+    finally:
+        expected.close()
+
+
+async def test_pages_wait_for_frames_one_after_the_other_and_not_for_ever() -> None:
+    in_hand, served = [True], []
+    precedence = Precedence(lambda: in_hand[0], patience_s=600.0)
+
+    async def serve(name: str) -> None:
+        await precedence.turn()
+        served.append(name)
+
+    pieces = [asyncio.create_task(serve(name)) for name in "abc"]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert served == []
+    in_hand[0] = False
+    await asyncio.gather(*pieces)
+    assert served == ["a", "b", "c"]
+    await Precedence(lambda: True, patience_s=0.0).turn()

@@ -19,6 +19,7 @@ from agent.web.live.changes import between
 from agent.web.live.history import History, Point, point_of
 from agent.web.live.lamps import Lamps
 from agent.web.live.records import FrameRecord, frame_record, hole_record, square_record
+from agent.web.precedence import Precedence
 
 PACE_S = 0.4  # changes are gathered for so long
 BEAT_S = 2.0  # a page that hears nothing for three of these says that it is stale
@@ -33,13 +34,17 @@ _encoder = msgspec.json.Encoder()
 class Hub:
     """Follows the session and fans out; nothing is computed while no page is open."""
 
-    def __init__(self, core: Core, desk: Desk, history: History, settings: Settings, lamps: Lamps) -> None:
+    def __init__(
+        self, core: Core, desk: Desk, history: History, settings: Settings, lamps: Lamps, precedence: Precedence
+    ) -> None:
         self.core = core
         self.desk = desk
         self.history = history
         self.settings = settings
         self.lamps = lamps
+        self.precedence = precedence
         self.tally = Tally()
+        self.plans = outlook.Plans()
         self.pages: dict[asyncio.Queue[bytes | None], str] = {}
         self._seen: State = core.state
         self._lines: deque[Event] = deque(maxlen=MOST_LINES)
@@ -92,6 +97,7 @@ class Hub:
                 except TimeoutError:
                     self._send(message("beat", self.pulse()))
                     continue
+                await self.precedence.turn()  # mostly it is a frame that makes the news: it is answered first
                 self._news.clear()
                 if self.pages:
                     self._send(self.news())
@@ -148,7 +154,7 @@ class Hub:
             "speed": self.settings.session.simulated_speed,
             "leader": outlook.leader(state),
             "queue": outlook.queue(state, self.settings),
-            "forecast": outlook.forecast(state, self.settings, self.history.exposed_utc, self.core.clock()),
+            "forecast": outlook.forecast(state, self.settings, self.history.exposed_utc, self.core.clock(), self.plans),
             "shots": outlook.shots(self.settings),
             "undo": state.undo[-1].what if state.undo else "",
             "grids": [{"id": g.grid_id, "state": g.state, "why": g.why} for g in state.grids.values()],

@@ -33,6 +33,21 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Plans:
+    """How many holes of each square are still to be exposed; counted anew only for squares that changed."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Square, dict[str, float], int]] = {}
+
+    def of(self, state: State, settings: Settings, square: Square) -> int:
+        """The count of one square."""
+        known = self._known.get(square.area_id)
+        if known is None or known[0] is not square or known[1] is not state.thresholds:
+            known = (square, state.thresholds, len(_planned(state, settings, square)))
+            self._known[square.area_id] = known
+        return known[2]
+
+
 def wanted_squares(state: State, settings: Settings, grid: Grid) -> list[Square]:
     """Squares still to be visited, the next one first, by the policy that decides it."""
     return selection.rank_squares(
@@ -135,7 +150,9 @@ def _planned(state: State, settings: Settings, square: Square) -> list[str]:
     return accepted + [h.area_id for h in wanted if h.word != "accepted"][:most]
 
 
-def forecast(state: State, settings: Settings, exposed_utc: Sequence[float], utc: float) -> dict[str, Any]:
+def forecast(
+    state: State, settings: Settings, exposed_utc: Sequence[float], utc: float, plans: Plans | None = None
+) -> dict[str, Any]:
     """Budget and, when enough was exposed to tell, how much is left and about when it ends.
 
     The pace is the median time between exposures of late, squares and focus included by the mean over the same time.
@@ -144,7 +161,8 @@ def forecast(state: State, settings: Settings, exposed_utc: Sequence[float], utc
     grid = state.grid
     if grid is None:
         return found
-    left = sum(len(_planned(state, settings, s)) for s in grid.squares.values() if s.state == "mapped" and s.holes)
+    plans = plans or Plans()
+    left = sum(plans.of(state, settings, s) for s in grid.squares.values() if s.state == "mapped" and s.holes)
     per_square = state.thresholds.get("exposures_per_square", 0)
     left += int(len(wanted_squares(state, settings, grid)) * per_square)
     left = min(left, max(0, settings.budget.exposures - state.exposures))

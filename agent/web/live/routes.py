@@ -13,15 +13,14 @@ from agent import control_messages as say
 from agent.desk import Desk, as_line
 from agent.errors import BadFileError, BadMessageError, CryonautError
 from agent.journal import naming
-from agent.policy.outlook import Outlook
-from agent.policy.outlook import outlook as expected
 from agent.report.pictures import sheet
 from agent.session import events as ev
-from agent.session.state import Grid, grid_of, is_hole
+from agent.session.state import Grid, is_hole
 from agent.web.access import Access
 from agent.web.app import render
 from agent.web.guard import caller_of, get, post
 from agent.web.live import outlook
+from agent.web.live.expected import Expected
 from agent.web.live.hub import BEAT_S, Hub
 from agent.web.live.pictures import SIDES, Pictures, atlas_key
 from agent.web.live.records import frame_record, hole_record, key_of
@@ -42,12 +41,12 @@ Made = Callable[[], Awaitable[bytes]]
 class Live:
     """The routes of one daemon."""
 
-    def __init__(self, desk: Desk, hub: Hub, pictures: Pictures) -> None:
+    def __init__(self, desk: Desk, hub: Hub, pictures: Pictures, expected: Expected) -> None:
         self.desk = desk
         self.core = desk.core
         self.hub = hub
         self.pictures = pictures
-        self._outlook: tuple[dict[str, Grid], Outlook] | None = None
+        self.expected = expected
 
     def page(self) -> Page:
         """The page for `agent.web.app.create_app`."""
@@ -86,6 +85,7 @@ class Live:
             try:
                 yield b"retry: 1500\n\n"
                 while (body := await self._next(queue)) is not None:
+                    await self.hub.precedence.turn()
                     if access.who(authorization, cookie) is None:
                         return  # revoked while it looked
                     yield body
@@ -149,17 +149,18 @@ class Live:
             return answer({"error": "there is no such area"}, 404)
         path = self.core.journal.path
         rows = await asyncio.to_thread(lambda: naming(path, f'"{area_id}"', STORY, MOST_STORY))
+        await self.hub.precedence.turn()
         events = [(row, ev.decode_event(row.body)) for row in rows]
         frame_id = area.frame_id if is_hole(area_id) else getattr(area, "map_frame_id", "")
         received = await self.hub.history.frame(frame_id) if frame_id else None
-        expects = await self._expected()
+        expects = await self.expected.of_area(self.core.state, area_id)
         return answer(
             {
                 "id": area_id,
                 "features": area.features,
                 "frame": frame_record(received) if received is not None else None,
                 "marks": marks_in([event for _, event in events]),
-                "expects": (expects.holes if is_hole(area_id) else expects.squares).get(area_id),
+                "expects": msgspec.Raw(expects),
                 "story": [as_line(row.seq, row.utc, event) for row, event in events],
                 "decisions": [
                     {"seq": row.seq, **msgspec.to_builtins(event.decision)}
@@ -169,21 +170,10 @@ class Live:
             }
         )
 
-    async def _expected(self) -> Outlook:
-        """What the policy expects of holes and squares, learned from the session so far; kept until that changes."""
-        state, settings = self.core.state, self.hub.settings
-        known = self._outlook
-        if known is None or known[0] is not state.grids:
-            known = (state.grids, await asyncio.to_thread(expected, state, settings))
-            self._outlook = known
-        return known[1]
-
     async def outlook(self, request: Request) -> Response:
         """Expected share of good micrographs by hole and by square of a grid."""
-        found = await self._expected()
-        grid = request.path_params["grid"]
-        p_good = {i: h.p_good for i, h in found.holes.items() if grid_of(i) == grid}
-        return answer(p_good | {i: s.p_good for i, s in found.squares.items() if grid_of(i) == grid})
+        body = await self.expected.of_grid(self.core.state, request.path_params["grid"])
+        return Response(body, media_type="application/json")
 
     async def preview(self, request: Request) -> Response:
         """What another threshold would change."""

@@ -91,7 +91,8 @@ def text_of(event: ev.AnyEvent) -> str:
             kind = "square" if isinstance(area, Square) else "hole" if isinstance(area, Hole) else "area"
             return f"{kind} {area.area_id} {area.state}: {event.decision.why}"
         case ev.CommandIssued(command=command):
-            return f"{command.command_id} {command.work.__struct_config__.tag} {event.area_id}: {event.decision.why}"
+            words = (command.command_id, str(command.work.__struct_config__.tag), event.area_id)
+            return f"{' '.join(filter(None, words))}: {event.decision.why}"
         case ev.CommandCancelled():
             return f"{event.command_id} cancelled: {event.why}"
         case ev.CommandEnded(result=result):

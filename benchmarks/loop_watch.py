@@ -31,11 +31,16 @@ class WatchedSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.rows_s: list[float] = []
-        self._begun = time.thread_time()
+        self._begun = 0.0
+
+    def begin_anew(self) -> None:
+        """Forget all rows, and the one under way."""
+        self.rows_s, self._begun = [], 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready."""
-        self.rows_s.append(time.thread_time() - self._begun)
+        if self._begun:
+            self.rows_s.append(time.thread_time() - self._begun)
         ready = super().select(timeout)
         self._begun = time.thread_time()
         return ready
@@ -92,7 +97,8 @@ class Watch:
                 garbage_ms=max(self._garbage_s) * 1e3,
             )
         )
-        self.selector.rows_s, self._frames_s, self._garbage_s = [], [], [0.0]
+        self._frames_s, self._garbage_s = [], [0.0]
+        self.selector.begin_anew()
 
 
 def run(daemon: Daemon, pipe: Connection, when_ready: Callable[[], object]) -> None:

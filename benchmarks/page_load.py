@@ -14,7 +14,7 @@ from rich.table import Table
 from benchmarks.loop_watch import Busy
 from benchmarks.page_browser import browser_on
 from benchmarks.page_clients import Seen, pages
-from benchmarks.page_session import PACE_HZ, Camera, Running, daemon, hole_places, plant
+from benchmarks.page_session import PACE_HZ, Camera, Running, daemon, hole_places, plant, rss_mb
 
 PAGES = 20
 TURNS = 10  # with and without pages, one after the other, so that what else runs here hits both alike
@@ -162,12 +162,14 @@ def soak(hours: float, table: Table) -> None:
                 course.mark()
         shares = [course.share for course in courses]
         seen = page.evaluate("cryonaut.model.points.length")
+        helpers = [rss_mb(pid) for pid in watched.helpers]
     how = (
         f"{hours:g} h at {SPEED:g} times their pace ({PACE_HZ:g} micrographs/s for {seconds:.0f} s), two daemons at"
         f" once; {counts[0]} and {counts[1]} taken, {seen} points seen by the browser"
     )
     table.add_row("CPU of the daemon without / with a page", f"{shares[0]:.1%} / {shares[1]:.1%} of one core", "-", how)
     text = f"{shares[1] - shares[0]:+.1%} of one core"
-    table.add_row("CPU that one open page costs", text, "< 5 %", "the difference")
+    how = f"the difference; with {len(helpers)} program beside the daemon, which holds {sum(helpers):.0f} MB"
+    table.add_row("CPU that one open page costs", text, "< 5 %", how)
     text = f"without {courses[0].grown} MB; with {courses[1].grown} MB"
     table.add_row("memory growth in each quarter", text, "none by the page", "resident set; the session itself grows")

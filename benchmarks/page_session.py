@@ -33,6 +33,11 @@ TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+def rss_mb(pid: int) -> float:
+    """Memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES / 1e6
+
+
 class Running(NamedTuple):
     """A daemon that answers."""
 
@@ -47,14 +52,23 @@ class Running(NamedTuple):
         found: Any = self.pipe.recv()
         return loop_watch.Busy(*found)
 
+    @property
+    def helpers(self) -> list[int]:
+        """Process ids of the programs that it has started."""
+        lists = Path(f"/proc/{self.pid}/task").glob("*/children")
+        return [int(pid) for file in lists for pid in file.read_text().split()]
+
     def cpu_s(self) -> float:
-        """CPU seconds that it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """CPU seconds that it and its helpers have used."""
+        ticks = 0
+        for pid in (self.pid, *self.helpers):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / TICKS
 
     def rss_mb(self) -> float:
         """Memory that it holds."""
-        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_BYTES / 1e6
+        return rss_mb(self.pid)
 
 
 def settings_for(folder: Path) -> tuple[Settings, str]:

@@ -66,6 +66,30 @@ def test_the_dashboard_asks_only_for_metrics_that_there_are_and_its_panels_do_no
         assert query.count("{") == query.count("}")
 
 
+# what a panel says of metrics with a unit; rates and quantiles of the others are numbers
+UNITS = {"seconds": "s", "bytes": "bytes"}
+
+
+def test_each_panel_of_the_dashboard_is_in_the_unit_of_its_metrics_and_filters_by_labels_that_they_have() -> None:
+    board = json.loads((KIT / "grafana-dashboard.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")  # which holds the labels of each metric
+    rows = re.findall(r"^\| `cryonaut_\w+` \| \w+ \| [^|]+ \|([^|]*)\|", text, re.MULTILINE)
+    own = {"le"} | {label for shown in rows for label in re.findall(r"`(\w+)`", shown)}
+    scrape = yaml.safe_load((KIT / "prometheus.yml").read_text(encoding="utf-8"))
+    own |= set(scrape["scrape_configs"][0]["static_configs"][0]["labels"])
+    for panel in board["panels"]:
+        queries = " ".join(target["expr"] for target in panel["targets"])
+        names = re.findall(r"\bcryonaut_\w+", queries)
+        bare = {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in names}
+        wanted = {unit for name in bare for end, unit in UNITS.items() if name.endswith(f"_{end}")}
+        assert len(wanted) <= 1, panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in (wanted or {"none", "short"}), panel["title"]
+        shown = " ".join(target.get("legendFormat", "") for target in panel["targets"])
+        asked = re.findall(r"[{,]\s*(\w+)\s*(?:=~|!=|=)", queries) + re.findall(r"\{\{(\w+)\}\}", shown)
+        grouped = [name.strip() for names in re.findall(r"by \(([^)]*)\)", queries) for name in names.split(",")]
+        assert own.issuperset([*asked, *grouped]), panel["title"]
+
+
 def test_alerts_and_scrape_config_name_what_there_is() -> None:
     alerts = yaml.safe_load((KIT / "cryonaut-alerts.yml").read_text(encoding="utf-8"))
     rules = alerts["groups"][0]["rules"]

@@ -6,12 +6,12 @@ const MOST_DOTS = 700;
 const BINS = 24;
 
 export function drawTrends(points, speed = 1) {
+  const ice = points.filter((p) => p.ice != null);
+  document.getElementById("chart-ice").parentElement.hidden = !ice.length; // first: the others take its room
   drawRate(document.getElementById("chart-rate"), points, speed);
   const ctf = points.filter((p) => p.ctf != null);
   if (ctf.length) drawDots(document.getElementById("chart-quality"), ctf, "ctf", "CTF resolution, Å (better is higher)", true);
   else drawDots(document.getElementById("chart-quality"), points, "score", "quality score");
-  const ice = points.filter((p) => p.ice != null);
-  document.getElementById("chart-ice").parentElement.hidden = !ice.length;
   if (ice.length) drawDots(document.getElementById("chart-ice"), ice, "ice", "ice thickness, nm");
 }
 

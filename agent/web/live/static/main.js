@@ -262,10 +262,10 @@ let followTimer = 0;
 /** Show what is under way, and the last micrograph of it. */
 function follow() {
   if (!look.follow || !model.summary) return;
-  const now = model.summary.queue.find((row) => row.now)?.id || "";
+  const last = model.points.length ? model.points[model.points.length - 1].id : "";
+  const now = model.summary.queue.find((row) => row.now)?.id || last; // the microscope software may lead: then the last one
   const square = model.squares.has(squareOf(now)) ? squareOf(now) : look.square;
   if (square !== look.square) look.square = square;
-  const last = model.points.length ? model.points[model.points.length - 1].id : "";
   const wait_ms = followed + FOLLOW_MS - performance.now();
   clearTimeout(followTimer);
   if (wait_ms > 0) {
@@ -570,7 +570,7 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
-window.addEventListener("resize", () => drawTrends(model.points, model.summary?.speed));
+new ResizeObserver(() => drawTrends(model.points, model.summary?.speed)).observe(document.querySelector(".charts"));
 document.body.dataset.tab = "now";
 window.cryonaut = { model, look, views, link }; // for tests and the curious; whoever is signed in may see all of it
 link.open();

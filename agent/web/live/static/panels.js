@@ -223,7 +223,7 @@ export function showSquare(square, frame) {
     square.word && `${square.word} by ${square.by}`,
     square.label,
     square.holes ? `${square.exposed || 0} of ${square.holes} holes exposed, ${square.good || 0} good` : "",
-    square.groups?.length ? `${square.groups.length} image-shift groups` : "",
+    square.groups?.length ? `${square.groups.length} image-shift group${square.groups.length === 1 ? "" : "s"}` : "",
     square.lattice && `${square.lattice} lattice${square.pitch && sized ? `, pitch ${square.pitch.toFixed(2)} µm` : ""}`,
     sized && `x ${square.x.toFixed(1)} y ${square.y.toFixed(1)} µm`,
     square.why,

@@ -138,7 +138,7 @@ function tell() {
   const counts = image.sizes_nm.map(() => 0);
   for (const mark of marks.values()) counts[group(mark)]++;
   const parts = image.sizes_nm.map((s, n) => `${counts[n]} × ${s} nm`);
-  byId("counts").textContent = `${marks.size} marks: ${parts.join(", ")}`;
+  byId("counts").textContent = `${marks.size} mark${marks.size === 1 ? "" : "s"}: ${parts.join(", ")}`;
   document.body.dataset.marks = marks.size;
   byId("undo").disabled = !done.length;
   byId("redo").disabled = !undone.length;

@@ -22,7 +22,6 @@ OptionalId = Annotated[str, Meta(max_length=96, pattern=r"^([A-Za-z0-9][A-Za-z0-
 Text = Annotated[str, Meta(max_length=2000)]
 Micron = Annotated[float, Meta(ge=-5_000.0, le=5_000.0)]
 ShiftMicron = Annotated[float, Meta(ge=-100.0, le=100.0)]
-Degree = Annotated[float, Meta(ge=-360.0, le=360.0)]
 Tilt = Annotated[float, Meta(ge=-90.0, le=90.0)]
 Defocus = Annotated[float, Meta(ge=-1_000.0, le=1_000.0)]
 Dose = Annotated[float, Meta(ge=0.0, le=100_000.0)]

@@ -315,14 +315,6 @@ class VirtualMicroscope:
             defocus_um=believed.defocus_um + height - self._focus_height_um,
         )
 
-    def dose_at(self, x_um: float, y_um: float, radius_um: float = 0.5) -> float:
-        """Dose that a place on the present grid had at high magnification, in electrons per square angstrom."""
-        return sum(
-            dose
-            for grid, x, y, dose in self.ledger
-            if grid == self.grid_id and math.hypot(x - x_um, y - y_um) <= radius_um
-        )
-
     def make_safe(self) -> None:
         """Blank the beam, tilt back, drop the image shift."""
         with self._lock:

@@ -11,8 +11,6 @@ from importlib.resources import files
 
 # First release with this many commands; each list is the start of the next.
 ENTRIES: dict[str, int] = {"4.0.0": 601, "4.0": 603, "4.1": 721, "4.2": 790, "4.3": 841}
-MODULE_2023_08 = 705  # SmartScope's copy of the `serialem` module, built from a 4.1 beta
-MODULE_2026_07 = 838
 
 
 class UnknownCommandError(Exception):

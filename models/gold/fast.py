@@ -2,33 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from models.gold.likeness import Weigher, facts
+from models.gold.network import Cells, Floats, NetworkDetector, Seen
 from models.gold.records import Candidate
 from models.gold.refine import Discs, refined
 from models.gold.sampling import Pixels, Raster, forget, raster_of
 from models.gold.tiles import Tile, count, tiles
-from models.runtime import OnnxModel, load
 
-HALO = 96  # raster pixels; the network sees about 60, and a particle's neighbours must be seen whole, too
-ALIGNED = 8  # tiles begin on multiples of this, so that pooling falls on the same pixels in every tiling
-REFERENCE_PX = 8.0
-STRIDE = 2
+# the network sees about 60 raster pixels, and a particle's neighbours must be seen whole, too
+CELLS = Cells(stride=2, halo=96, aligned=8, reference_px=8.0, most_offset=1.5, least_size=-2.5, most_size=2.5)
 THRESHOLD = 0.55
 HESITANT = 0.4  # hits down to this score are counted, to know how sure the network is of the image
 LOOKED_AT = 0.15  # hits down to this score of the network are fitted and compared with the others
 SOLID = 0.5  # from this score of the network on a hit's pixels are its own
 
-Floats = NDArray[np.float64]
-Seen = tuple[Floats, Floats, Floats, Floats]
 Found = TypeVar("Found", bound=Candidate)
 
 
@@ -40,23 +35,13 @@ class _Hit(Candidate, frozen=True):
 
 
 @dataclass(frozen=True)
-class FastDetector:
+class FastDetector(NetworkDetector):
     """Network ``weights``; hits of at least ``threshold_score`` count; tiles of ``tile_px`` raster pixels."""
 
     weights: str | Path = "gold-fast"
+    name: str = "gold-fast"
     threshold_score: float = THRESHOLD
     tile_px: int = 1536
-    name: str = "gold-fast"
-    network: OnnxModel | None = field(default=None, repr=False)
-
-    @cached_property
-    def _network(self) -> OnnxModel:
-        return self.network or load(self.weights)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the weights."""
-        return self._network.fingerprint
 
     @cached_property
     def _weigher(self) -> Weigher | None:
@@ -79,7 +64,7 @@ class FastDetector:
     ) -> tuple[Floats, Discs]:
         """Whatever the network takes for gold, however unsure: its scores (n,), and the fits, in pixels."""
         raster = raster_of(image, pixel_nm)
-        side = max(ALIGNED, self.tile_px - self.tile_px % ALIGNED)
+        side = CELLS.side(self.tile_px)
         total = count(raster.shape, side)
         found: list[_Hit] = []
         with ThreadPoolExecutor(1) as fitter:  # one tile is fitted while the network looks at the next one
@@ -101,12 +86,9 @@ class FastDetector:
 
     def _seen(self, raster: Raster, tile: Tile) -> Seen:
         """What the network sees in a tile and its halo: x, y and diameter in pixels of the image, and score."""
-        rows = -(-(tile.bottom - tile.top) // ALIGNED) * ALIGNED + 2 * HALO
-        columns = -(-(tile.right - tile.left) // ALIGNED) * ALIGNED + 2 * HALO
-        window = raster.window(tile.top - HALO, tile.left - HALO, rows, columns)
-        answer = self._network.run(window[None, None])
-        x, y, diameter, score = peaks(answer["heat"][0, 0], answer["shape"][0], min(LOOKED_AT, self.threshold_score))
-        x, y = x + tile.left - HALO, y + tile.top - HALO
+        window = CELLS.window(raster, tile.top, tile.left, tile.bottom - tile.top, tile.right - tile.left)
+        x, y, diameter, score = CELLS.peaks(self._maps(window), min(LOOKED_AT, self.threshold_score))
+        x, y = x + tile.left - CELLS.halo, y + tile.top - CELLS.halo
         x, y, diameter = raster.to_image(x), raster.to_image(y), diameter * raster.step
         seen = in_image(x, y, raster, 1.0)  # and not in the mirror
         return x[seen], y[seen], diameter[seen], score[seen]
@@ -124,21 +106,6 @@ def _fitted_in(raster: Raster, tile: Tile, pixel_nm: float, seen: Seen) -> list[
         )
         for k in np.flatnonzero(own(discs.x, discs.y, tile, raster)).tolist()
     ]  # fmt: skip
-
-
-def peaks(
-    heat: NDArray[np.float32], shape: NDArray[np.float32], threshold: float
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Local maxima of the heat, shape (cells, cells), as x, y and diameter in pixels of the window, and score."""
-    logit = float(np.log(threshold / (1 - threshold)))
-    top = cv2.dilate(heat, np.ones((3, 3), np.uint8))
-    j, i = np.nonzero((heat >= top) & (heat > logit))
-    middle = (STRIDE - 1) / 2
-    size, dx, dy = (shape[k, j, i].astype(np.float64) for k in range(3))
-    x = (i + np.clip(dx, -1.5, 1.5)) * STRIDE + middle
-    y = (j + np.clip(dy, -1.5, 1.5)) * STRIDE + middle
-    score = 1 / (1 + np.exp(-heat[j, i].astype(np.float64)))
-    return x, y, REFERENCE_PX * np.exp(np.clip(size, -2.5, 2.5)), score
 
 
 def fitted(

@@ -6,8 +6,7 @@ the image instead of a flood fill that leaks, and sizes are found by a mixture m
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.gold.fast import apart
+from models.gold.network import NetworkDetector
 from models.gold.records import Candidate
 from models.gold.refine import refined
 from models.gold.sampling import CANONICAL_NM, Pixels, Raster, raster_of
 from models.gold.tiles import Tile, count, tiles
-from models.runtime import OnnxModel, load
 
 TILE = 256
 KEPT = 192  # the middle of each tile that is kept
@@ -30,22 +29,12 @@ SHOWN = 6.0  # spreads of grey about the median that the network is shown as bla
 
 
 @dataclass(frozen=True)
-class GanDetector:
+class GanDetector(NetworkDetector):
     """A generator exported by ``cryonaut train gold --arch gan``; ``weights`` is its name or manifest file."""
 
     weights: str | Path = "gold-gan"
-    batch: int = 4
     name: str = "gold-gan"
-    network: OnnxModel | None = field(default=None, repr=False)
-
-    @cached_property
-    def _network(self) -> OnnxModel:
-        return self.network or load(self.weights)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the weights."""
-        return self._network.fingerprint
+    batch: int = 4
 
     def candidates(
         self, image: Pixels, pixel_nm: float, progress: Callable[[float], None] | None = None

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from models.gold.network import Cells, Seen
 from models.gold.sampling import Pixels, Raster, raster_of
 from models.training.corrections import HELD_OUT
 from models.training.gold_data import Batch, Sample
@@ -73,6 +76,14 @@ class Window:
         picture = self.raster.window(self.top, self.left, self.rows, self.columns)
         weights = np.ones((len(self.marks), 1))
         return Sample(np.clip(picture, -60, 60).astype(np.float16), np.hstack([self.marks, weights]).astype(np.float32))
+
+    def peaks(self, network: nn.Module, cells: Cells, threshold: float) -> Seen:
+        """What a network says of the window and its halo, in raster pixels of the window."""
+        picture = cells.window(self.raster, self.top, self.left, self.rows, self.columns)
+        with torch.no_grad():
+            heat, shape = network(torch.from_numpy(picture[None, None]))
+        x, y, diameter, score = cells.peaks((heat[0, 0].numpy(), shape[0].numpy()), threshold)
+        return x - cells.halo, y - cells.halo, diameter, score
 
 
 def windows(read: Proofread, make_raster: Callable[[Pixels, float], Raster] = raster_of) -> list[Window]:

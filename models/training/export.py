@@ -90,6 +90,20 @@ def export_onnx(
     return parity
 
 
+def export_maps(network: nn.Module, path: Path, columns: int) -> Parity:
+    """Write a network that says ``heat`` and ``shape`` of a ``picture``; proved on two sizes, one ``columns`` wide."""
+    generator = torch.Generator().manual_seed(1)
+    examples = [
+        (torch.randn(2, 1, 64, 96, generator=generator) * 3,),
+        (torch.randn(1, 1, 128, columns, generator=generator),),
+    ]
+    sides, cells = {0: "n", 2: "rows", 3: "columns"}, {0: "n", 2: "cell_rows", 3: "cell_columns"}
+    free = {"picture": sides, "heat": cells, "shape": cells}
+    return export_onnx(
+        network, examples, path, inputs=["picture"], outputs=["heat", "shape"], free=free, tolerance=1e-3
+    )
+
+
 def check_parity(
     network: nn.Module, examples: Sequence[tuple[Tensor, ...]], path: Path, inputs: Sequence[str]
 ) -> Parity:

@@ -14,7 +14,7 @@ from models.gold.sampling import CANONICAL_NM
 from models.runtime import write_manifest
 from models.training import gold_likeness
 from models.training.card import Card, Figure, write_card
-from models.training.export import OPSET, export_onnx
+from models.training.export import OPSET, export_maps
 from models.training.gold_data import Batch, Sample, batch, simulated
 from models.training.gold_likeness import LikenessRecipe
 from models.training.gold_network import GoldNetwork, loss
@@ -111,17 +111,7 @@ def write(
 ) -> Path:
     """Export a network with its proof, its torch weights (to go on from), manifest and card."""
     path = out / f"{NAME}.onnx"
-    generator = torch.Generator().manual_seed(1)
-    examples = [
-        (torch.randn(2, 1, 64, 96, generator=generator) * 3,),
-        (torch.randn(1, 1, 128, 72, generator=generator),),
-    ]
-    sides = {2: "rows", 3: "columns"}
-    cells = {2: "cell_rows", 3: "cell_columns"}
-    parity = export_onnx(
-        network, examples, path, inputs=["picture"], outputs=["heat", "shape"],
-        free={"picture": {0: "n", **sides}, "heat": {0: "n", **cells}, "shape": {0: "n", **cells}}, tolerance=1e-3,
-    )  # fmt: skip
+    parity = export_maps(network, path, 72)
     write_manifest(
         path,
         opset=OPSET,

@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 from torch import nn
 
-from models.gold.fast import HALO, THRESHOLD, peaks
+from models.gold.fast import CELLS, THRESHOLD
 from models.gold.likeness import Weigher
 from models.runtime import WEIGHTS
 from models.training.corrected_windows import Proofread, Window, WindowRecipe, mixed, split, windows
@@ -42,12 +42,8 @@ def quality(network: nn.Module, held: Sequence[Window]) -> Quality:
 
     def looks() -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         for window in held:
-            rows, columns = (-(-n // 8) * 8 + 2 * HALO for n in (window.rows, window.columns))
-            picture = window.raster.window(window.top - HALO, window.left - HALO, rows, columns)
-            with torch.no_grad():
-                heat, shape = network(torch.from_numpy(picture[None, None]))
-            x, y, _, _ = peaks(heat[0, 0].numpy(), shape[0].numpy(), THRESHOLD)
-            said = np.stack([x - HALO, y - HALO], axis=1)
+            x, y, _, _ = window.peaks(network, CELLS, THRESHOLD)
+            said = np.stack([x, y], axis=1)
             inside = (said >= -0.5).all(axis=1) & (said[:, 0] < window.columns - 0.5) & (said[:, 1] < window.rows - 0.5)
             reach = np.maximum(NEAR_NM / window.step_nm, window.marks[:, 2] / 2)
             yield window.marks[:, :2], said[inside], reach

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.gold.fast import CELLS
+from models.gold.network import Cells
 from models.gold.sampling import CANONICAL_NM, raster_of
 from simulators.specimen import immunogold
 
 Field = NDArray[np.float32]
-STRIDE = 2  # raster pixels per cell of the network's maps
-REFERENCE_PX = 8.0  # diameters are said as the logarithm of their ratio to this
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,9 @@ def crop(rng: np.random.Generator, sample: Sample, side: int) -> tuple[Field, Fi
     return np.ascontiguousarray(part, np.float32), inside
 
 
-def targets(marks: Field, side: int, stride: int = STRIDE, reference_px: float = REFERENCE_PX) -> tuple[Field, Field]:
-    """Maps of (5, cells, cells) and (cells, cells) for objects in pixels of a picture of ``side``; see `Batch`.
-
-    A cell is ``stride`` pixels wide; diameters are said against ``reference_px``.
-    """
+def targets(marks: Field, side: int, said: Cells = CELLS) -> tuple[Field, Field]:
+    """Maps of (5, cells, cells) and (cells, cells) for objects in pixels of a picture of ``side``; see `Batch`."""
+    stride = said.stride
     cells = side // stride
     maps = np.zeros((5, cells, cells), np.float32)
     maps[1] = 1
@@ -126,7 +124,7 @@ def targets(marks: Field, side: int, stride: int = STRIDE, reference_px: float =
         maps[0][window] = np.maximum(maps[0][window], heat)
         mine = (r2 < closest[window]) & (r2 < (1.6 * stride) ** 2)
         closest[window][mine] = r2[mine]
-        maps[2][window][mine] = np.log(diameter / reference_px)
+        maps[2][window][mine] = np.log(diameter / said.reference_px)
         maps[3][window][mine] = np.broadcast_to(dx / stride, r2.shape)[mine]
         maps[4][window][mine] = np.broadcast_to(dy / stride, r2.shape)[mine]
         near[window][mine] = heat[mine]

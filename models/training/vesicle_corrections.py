@@ -19,7 +19,7 @@ from models.training.loop import LoopSettings, Say, seeded
 from models.training.vesicle_frames import NAME, FrameNetwork, pool, write
 from models.training.vesicle_frames_data import batch
 from models.vesicles.discs import Disc, apart
-from models.vesicles.frames import ALIGNED, HALO, RASTER_NM, THRESHOLD, peaks, raster_of
+from models.vesicles.frames import CELLS, RASTER_NM, THRESHOLD, raster_of
 
 
 class FrameFinetuneRecipe(WindowRecipe, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -37,12 +37,7 @@ class FrameFinetuneRecipe(WindowRecipe, frozen=True, kw_only=True, forbid_unknow
 
 def discs(network: nn.Module, window: Window, threshold: float = THRESHOLD) -> list[Disc]:
     """What a network finds in a window, in its raster pixels."""
-    rows, columns = (-(-n // ALIGNED) * ALIGNED + 2 * HALO for n in (window.rows, window.columns))
-    picture = window.raster.window(window.top - HALO, window.left - HALO, rows, columns)
-    with torch.no_grad():
-        heat, shape = network(torch.from_numpy(picture[None, None]))
-    x, y, diameter, score = peaks(heat[0, 0].numpy(), shape[0].numpy(), threshold)
-    x, y = x - HALO, y - HALO
+    x, y, diameter, score = window.peaks(network, CELLS, threshold)
     inside = (x >= -0.5) & (y >= -0.5) & (x < window.columns - 0.5) & (y < window.rows - 0.5)
     found = [Disc(float(x[k]), float(y[k]), float(diameter[k]), float(score[k])) for k in np.flatnonzero(inside)]
     return apart(found, 1.0)

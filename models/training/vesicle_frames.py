@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.runtime import write_manifest
 from models.training.card import Card, Figure, write_card
-from models.training.export import OPSET, export_onnx, filled
+from models.training.export import OPSET, export_maps, filled
 from models.training.gold import loss_of
 from models.training.gold_data import Batch, Sample
 from models.training.loop import LoopSettings, Say, seeded, train
@@ -132,17 +132,7 @@ def write(
 ) -> Path:
     """Export a network with its proof, manifest and card."""
     path = out / f"{NAME}.onnx"
-    generator = torch.Generator().manual_seed(1)
-    examples = [
-        (torch.randn(2, 1, 64, 96, generator=generator) * 3,),
-        (torch.randn(1, 1, 128, 80, generator=generator),),
-    ]
-    sides = {2: "rows", 3: "columns"}
-    cells = {2: "cell_rows", 3: "cell_columns"}
-    parity = export_onnx(
-        network, examples, path, inputs=["picture"], outputs=["heat", "shape"],
-        free={"picture": {0: "n", **sides}, "heat": {0: "n", **cells}, "shape": {0: "n", **cells}}, tolerance=1e-3,
-    )  # fmt: skip
+    parity = export_maps(network, path, 80)
     write_manifest(
         path,
         opset=OPSET,

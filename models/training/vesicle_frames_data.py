@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.training.gold_data import Batch, Field, Sample, crop, targets
-from models.vesicles.frames import RASTER_NM, REFERENCE_PX, STRIDE, raster_of
+from models.vesicles.frames import CELLS, RASTER_NM, raster_of
 from simulators.specimen import vesicles
 
 
@@ -34,7 +34,7 @@ def batch(samples: Sequence[Sample], seed: int, step: int, size: int, side: int)
     """The batch of one step: ``size`` crops of ``side`` pixels, turned, mirrored and with other contrast."""
     rng = np.random.default_rng([seed, 67, step])
     crops = [crop(rng, samples[int(rng.integers(len(samples)))], side) for _ in range(size)]
-    maps = [targets(marks, side, STRIDE, REFERENCE_PX) for _, marks in crops]
+    maps = [targets(marks, side, CELLS) for _, marks in crops]
     pictures = np.stack([_contrast(rng, picture) for picture, _ in crops])[:, None]
     return Batch(pictures, np.stack([m[0] for m in maps]), np.stack([m[1] for m in maps]))
 

@@ -34,7 +34,6 @@ class Pace:
     exposures: int = 4
     hole_score: float = 0.2
     ice_as_metres: bool = True  # appion's slip: nm that are multiplied by 1e9 once more
-    least_gap_um: float = 0.0  # between exposures of one image
     parallel: int = 8  # tiles pushed at once
 
 

@@ -13,7 +13,6 @@ from typing import Any
 Row = dict[str, Any]
 SQUARE_INTEGERS = ("square_id", "tile_id", "grid_id")
 HOLE_INTEGERS = ("hole_id", "mm_img_id", "square_id", "grid_id")
-VERTICES = tuple(f"vert_{n}_{axis}" for n in range(1, 5) for axis in "xy")
 NEEDED = ("prior_score", "center_x", "center_y")
 
 

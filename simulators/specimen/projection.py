@@ -20,7 +20,6 @@ from simulators.specimen.noise import Field
 from simulators.specimen.squares import Square
 from simulators.specimen.view import Matrix, View, image_to_stage
 
-BAR_PHASE = 60.0
 FROST_BELOW_UM = 0.016
 _COARSE = 400
 

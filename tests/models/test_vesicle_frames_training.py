@@ -19,7 +19,7 @@ from models.training.loop import LoopSettings  # noqa: E402
 from models.training.vesicle_corrections import FrameFinetuneRecipe, quality  # noqa: E402
 from models.training.vesicle_frames import FrameNetwork  # noqa: E402
 from models.training.vesicle_frames_data import simulated  # noqa: E402
-from models.vesicles.frames import HALO, FrameDetector, raster_of  # noqa: E402
+from models.vesicles.frames import CELLS, FrameDetector, raster_of  # noqa: E402
 from simulators.specimen.vesicles import DIFFICULTIES, render  # noqa: E402
 
 pytestmark = pytest.mark.timeout(400)  # real programs and networks, on any machine
@@ -55,7 +55,7 @@ def test_the_network_sees_no_further_than_the_margin_of_a_tile() -> None:
     heat, shape = network(picture)
     (heat[0, 0, 40, 40] + shape[0, :, 40, 40].sum()).backward()
     rows, columns = np.nonzero(picture.grad[0, 0].numpy())
-    assert 40 < max(abs(rows - 161).max(), abs(columns - 161).max()) <= HALO
+    assert 40 < max(abs(rows - 161).max(), abs(columns - 161).max()) <= CELLS.halo
 
 
 def test_marks_of_a_simulated_sample_lie_on_dark_spots_of_the_raster() -> None:

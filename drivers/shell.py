@@ -6,7 +6,6 @@ state. A frame or result is kept until the daemon has it on disk.
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,15 +47,17 @@ from agent.messages import (
     Welcome,
 )
 from agent.settings import EnvelopeSettings
-from drivers.base import CancelledWork, Desk, Image, Microscope, Shot, WorkError
+from drivers.base import Image, Microscope, Shot
+from drivers.deliveries import Deliveries, as_taken, frame_of
+from drivers.hands import Hands
 from drivers.ledger import Ledger
 from drivers.questions import Questions
 
 log = structlog.get_logger("driver")
 RESEND_S = 1.0  # after a refusal that says: again
-RESEND_AFTER_S = 5.0  # without an answer, twice as long each time
-RESEND_AT_LEAST_EVERY_S = 60.0
+RESEND_AFTER_S = 5.0  # a result, without an answer
 HELLO_EVERY_S = 1.0
+GOODBYE_S = 0.5  # for the last words, and for what is under way to end
 
 
 class Shell:
@@ -100,16 +101,16 @@ class Shell:
         self._held = False  # the daemon ordered the safe state: nothing before Release or Welcome
         self._taken = False  # a person has the microscope: it is left alone until the daemon orders something
         self._running: Command | None = None
-        self._cancel = threading.Event()
+        self._idle = asyncio.Event()  # nothing is under way
+        self._idle.set()
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
-        self._interrupted = False  # the driver ends while a hook is at work
         self._dropped: set[str] = set()
         self._untaken: dict[str, tuple[CommandResult, float]] = {}  # results that the daemon has not acknowledged
         self._silent = False  # the daemon was silent for too long: only a new hello leads on
-        self._waiting: dict[str, tuple[Frame, Image, asyncio.Future[Refused | None]]] = {}
         self._outbox: asyncio.Queue[list[Any]] = asyncio.Queue()
+        self._deliveries = Deliveries(self._outbox.put_nowait, self._outbox.empty)
         self._questions = Questions(self._send, self._outbox.empty)
-        self._hands = ThreadPoolExecutor(max_workers=1, thread_name_prefix="microscope")
+        self._hands = Hands(microscope)
         self._safety = ThreadPoolExecutor(max_workers=1, thread_name_prefix="safety")
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
@@ -133,23 +134,23 @@ class Shell:
                 jobs = [self._receive(socket), self._post(socket), self._beat(), self._work()]
                 running = [tasks.create_task(job) for job in jobs]
                 await self._stop.wait()
-                self._cancel.set()
+                self._hands.cancel.set()
                 with contextlib.suppress(zmq.ZMQError, TimeoutError):
-                    async with asyncio.timeout(0.5):
+                    async with asyncio.timeout(GOODBYE_S):
                         await socket.send_multipart([wire.encode(Goodbye(why="the driver was stopped"))])
+                        await self._idle.wait()  # what was under way is cancelled: how it ended, and its dose, is known
                         await asyncio.sleep(0.05)
                 for task in running:
                     task.cancel()
         finally:
-            self._cancel.set()
+            self._hands.cancel.set()
             self._stop.set()
-            for frame_id in list(self._waiting):
-                self._settle(frame_id, Refused(reason="the driver ends"))
+            self._deliveries.close()
             self._questions.close()
             if not self._taken:
                 await self._make_safe("the driver ends")
-            await asyncio.to_thread(self._hands.shutdown)  # a hook may need this loop to come to its end
-            if self._interrupted and not self._taken:  # it may have opened the beam after it was made safe
+            await self._hands.rest()
+            if self._hands.interrupted and not self._taken:  # it may have opened the beam after it was made safe
                 await self._make_safe("the driver ends, and so has what was under way")
             self._safety.shutdown()
             self.ledger.close()
@@ -163,7 +164,7 @@ class Shell:
     def taken_over(self, why: str) -> None:
         """A person works at the microscope's console: drop what runs, tell the daemon; callable from any thread."""
         self._taken = True
-        self._cancel.set()
+        self._hands.cancel.set()
         self._loop.call_soon_threadsafe(self._send, Taken(why=why))
 
     def advise(self, shot: Shot, *, grid_id: str = "", area_id: str = "", frame_id: str = "") -> Frame:
@@ -176,8 +177,8 @@ class Shell:
     async def send(self, shot: Shot, *, grid_id: str = "", area_id: str = "", frame_id: str = "") -> Frame:
         """`advise` for callers in the driver's own loop, who may give up; a frame id must not be under way twice."""
         ids = {"grid_id": grid_id, "frame_id": frame_id or new_id(), "command_id": ""}
-        frame, image = await asyncio.to_thread(self._as_frame, shot, area_id, **ids)
-        return self._as_taken(frame, await self._until_taken(frame, image))
+        frame, image = await asyncio.to_thread(self._as_frame, shot, area_id=area_id, **ids)
+        return as_taken(frame, await self._until_taken(frame, image))
 
     @property
     def connected(self) -> bool:
@@ -229,8 +230,8 @@ class Shell:
             case Welcome():
                 await self._welcomed(message)
             case Accepted(about=about):
-                if about in self._waiting:
-                    self._settle(about, None)
+                if about in self._deliveries:
+                    self._deliveries.settle(about)
                 elif self._questions.answered(about, message):
                     pass
                 elif self.welcome is not None:
@@ -243,13 +244,13 @@ class Shell:
             case Cancel(command_id=command_id):
                 self._dropped.add(command_id)
                 if self._running is not None and self._running.command_id == command_id:
-                    self._cancel.set()
+                    self._hands.cancel.set()
                 elif self.welcome is not None:  # whoever cancels waits for a result, also of what never came here
                     self._tell(await self._disk(self.ledger.drop, self.welcome.session_id, command_id))
             case Safe(why=why):
                 self._held = True
                 self._taken = False
-                self._cancel.set()
+                self._hands.cancel.set()
                 await self._make_safe(why)
             case Release():
                 self._held = False
@@ -279,8 +280,7 @@ class Shell:
         self.in_safe_state = False
         for command_id in welcome.finished:
             await self._disk(self.ledger.take, welcome.session_id, command_id)
-        for frame, image, _ in list(self._waiting.values()):
-            self._send_frame(frame, image)
+        self._deliveries.again()
         self._questions.again()
         log.info("daemon.joined", session=welcome.session_id, epoch=welcome.epoch)
 
@@ -291,31 +291,18 @@ class Shell:
             pass
         elif message.about in self._questions:
             self._loop.call_later(RESEND_S, self._questions.again, message.about)
-        elif message.about in self._waiting:
+        elif message.about in self._deliveries:
             if message.retry:
-                frame, image, _ = self._waiting[message.about]
-                self._loop.call_later(RESEND_S, self._again, frame, image)
+                self._loop.call_later(RESEND_S, self._deliveries.again, message.about)
             else:
-                self._settle(message.about, message)
+                self._deliveries.settle(message.about, message)
         else:
             if message.reason != self.refused:
                 log.error("daemon.refused", why=message.reason)
             self.refused = message.reason
 
-    def _again(self, frame: Frame, image: Image) -> None:
-        if frame.frame_id in self._waiting:
-            self._send_frame(frame, image)
-
-    def _settle(self, frame_id: str, refusal: Refused | None) -> None:
-        _, _, future = self._waiting.pop(frame_id)
-        if not future.done():
-            future.set_result(refusal)
-
     def _send(self, message: Message) -> None:
         self._outbox.put_nowait([wire.encode(message)])
-
-    def _send_frame(self, frame: Frame, image: Image) -> None:
-        self._outbox.put_nowait(wire.frame_parts(frame, image))
 
     async def _post(self, socket: "zmq.asyncio.Socket") -> None:
         while True:
@@ -362,7 +349,7 @@ class Shell:
             if silent and not self._silent:
                 log.error("daemon.silent", why=why)
                 self._held = self._silent = True
-                self._cancel.set()
+                self._hands.cancel.set()
             if self._held and not (self.in_safe_state or self._taken):
                 await self._make_safe(why)
             if self._silent and not silent:  # it is heard again, and may never have noticed
@@ -403,7 +390,7 @@ class Shell:
         if done is not None:
             self._send(done)
         elif await self._disk(self.ledger.known, command):
-            await self._ended(self._as_result(command, "unknown", message="begun before, its end is not known"))
+            await self._ended(self._hands.result(command, "unknown", message="begun before, its end is not known"))
         else:
             self._commands.put_nowait(command)
 
@@ -412,18 +399,20 @@ class Shell:
             command = await self._commands.get()
             # under way from here until its end is on disk: nobody may take it for one without an end meanwhile
             self._running = command
+            self._idle.clear()
             self._taken = False
-            self._cancel.clear()
+            self._hands.cancel.clear()
             try:
                 if not await self._disk(self.ledger.known, command):  # else asked for twice while it waited
                     await self._ended(await self._do(command))
             finally:
                 self._running = None
+                self._idle.set()
 
     async def _do(self, command: Command) -> CommandResult:
         if self._held or command.command_id in self._dropped:
             why = "the driver is in its safe state" if self._held else "cancelled before it began"
-            return self._as_result(command, "cancelled", message=why, dose=0.0)
+            return self._hands.result(command, "cancelled", message=why, dose=0.0)
         try:
             dose = 0.0
             if isinstance(command.work, Expose):
@@ -432,65 +421,14 @@ class Shell:
         except EnvelopeError as error:
             log.error("command.refused", why=str(error))
             text = f"driver's own limits: {error}"
-            return self._as_result(command, "refused", error=ErrorKind.OUTSIDE_ENVELOPE, message=text, dose=0.0)
+            return self._hands.result(command, "refused", error=ErrorKind.OUTSIDE_ENVELOPE, message=text, dose=0.0)
         await self._disk(self.ledger.begin, command)
         if self._held:
-            self._cancel.set()
-        result = await self._carry_out(command)
+            self._hands.cancel.set()
+        result = await self._hands.carry_out(command, self._sender(command))
         if self._held and not self._taken:  # its last step may have opened the beam after it was made safe
             await self._make_safe("what was under way has ended")
         return result
-
-    async def _carry_out(self, command: Command) -> CommandResult:
-        begun = time.monotonic()
-        desk = Desk(self._sender(command), self._cancel)
-        exposing = isinstance(command.work, Expose)
-        try:
-            async with asyncio.timeout(command.timeout_s):
-                dose = await self._loop.run_in_executor(self._hands, self.microscope.carry_out, command.work, desk)
-        except asyncio.CancelledError:
-            self._interrupted = True
-            raise
-        except TimeoutError:
-            self._cancel.set()
-            text = f"not finished within {command.timeout_s:g} s"
-            status = "unknown" if exposing else "failed"
-            return self._as_result(command, status, error=ErrorKind.COMMAND_TIMEOUT, message=text, begun=begun)
-        except CancelledWork:
-            # an image that was handed in had its dose, whenever the cancel came
-            spent = command.work.dose_e_per_a2 if isinstance(command.work, Expose) and desk.handed_in else 0.0
-            return self._as_result(command, "cancelled", message="cancelled while under way", dose=spent, begun=begun)
-        except WorkError as error:
-            return self._as_result(
-                command, "failed", error=error.kind, message=str(error), dose=error.dose_e_per_a2, begun=begun
-            )
-        except Exception as error:
-            log.exception("microscope.defect", command=command.command_id)
-            text = f"{type(error).__name__}: {error}"
-            return self._as_result(command, "failed", error=ErrorKind.SCRIPT, message=text, begun=begun)
-        return self._as_result(command, "done", message="; ".join(desk.notes), dose=dose, begun=begun)
-
-    def _as_result(
-        self,
-        command: Command,
-        status: Any,
-        *,
-        error: ErrorKind | None = None,
-        message: str = "",
-        dose: float | None = None,
-        begun: float | None = None,
-    ) -> CommandResult:
-        state = self.microscope.state()
-        return CommandResult(
-            command_id=command.command_id,
-            session_id=command.session_id,
-            status=status,
-            error=error,
-            message=message[:2000],
-            stage=state.stage,
-            dose_e_per_a2=dose,
-            elapsed_s=round(time.monotonic() - begun, 3) if begun is not None else 0.0,
-        )
 
     async def _ended(self, result: CommandResult) -> None:
         await self._disk(self.ledger.end, result)
@@ -526,65 +464,17 @@ class Shell:
 
     def _hand_in(self, shot: Shot, area_id: str, *, grid_id: str, frame_id: str, command_id: str) -> Frame:
         """Called from worker threads: send, wait, send again until the daemon has it or refuses it for good."""
-        frame, image = self._as_frame(shot, area_id, grid_id=grid_id, frame_id=frame_id, command_id=command_id)
+        ids = {"grid_id": grid_id, "area_id": area_id, "frame_id": frame_id, "command_id": command_id}
+        frame, image = self._as_frame(shot, **ids)
         future = asyncio.run_coroutine_threadsafe(self._until_taken(frame, image), self._loop)
-        return self._as_taken(frame, future.result())
+        return as_taken(frame, future.result())
 
-    def _as_frame(
-        self, shot: Shot, area_id: str, *, grid_id: str, frame_id: str, command_id: str
-    ) -> tuple[Frame, Image]:
+    def _as_frame(self, shot: Shot, **ids: str) -> tuple[Frame, Image]:
         if self.welcome is None:
             raise LinkError("no daemon has welcomed this driver yet")
-        image, dtype = wire.plain_pixels(shot.image)
-        frame = Frame(
-            frame_id=frame_id,
-            session_id=self.welcome.session_id,
-            level=shot.level,
-            pixel_size_angstrom=shot.pixel_size_angstrom,
-            shape=(int(image.shape[0]), int(image.shape[1])),
-            dtype=dtype,  # type: ignore[arg-type]
-            digest=wire.digest(image),
-            stage=shot.stage,
-            image_shift_um=shot.image_shift_um,
-            image_to_stage=shot.image_to_stage,
-            defocus_um=shot.defocus_um,
-            dose_e_per_a2=shot.dose_e_per_a2,
-            exposure_s=shot.exposure_s,
-            voltage_kv=shot.voltage_kv,
-            cs_mm=shot.cs_mm,
-            open_beam_counts=shot.open_beam_counts,
-            grid_id=grid_id,
-            area_id=area_id,
-            command_id=command_id,
-            taken_utc=time.time(),
-            nominal=shot.nominal,
-            pixel_size_known=shot.pixel_size_known,
-            foreign_ids=shot.foreign_ids,
-        )
-        try:
-            wire.decode(wire.encode(frame), wire.FROM_DRIVER)
-        except BadMessageError as error:  # the daemon could not even say which frame it refuses
-            raise WorkError(ErrorKind.FRAME_WRONG, f"frame {frame_id} cannot be sent: {error}") from error
-        return frame, image
-
-    @staticmethod
-    def _as_taken(frame: Frame, refusal: Refused | None) -> Frame:
-        if refusal is not None:
-            raise WorkError(ErrorKind.FRAME_WRONG, f"the daemon refused {frame.frame_id}: {refusal.reason}")
-        return frame
+        return frame_of(shot, session_id=self.welcome.session_id, **ids)
 
     async def _until_taken(self, frame: Frame, image: Image) -> Refused | None:
         if self._stop.is_set():
             return Refused(reason="the driver ends")
-        future: asyncio.Future[Refused | None] = self._loop.create_future()
-        self._waiting[frame.frame_id] = (frame, image, future)
-        try:
-            self._send_frame(frame, image)
-            wait_s = RESEND_AFTER_S
-            while not (await asyncio.wait({future}, timeout=wait_s))[0]:
-                if self._outbox.empty():  # else it still waits for the link
-                    self._send_frame(frame, image)
-                wait_s = min(2 * wait_s, RESEND_AT_LEAST_EVERY_S)
-            return future.result()
-        finally:
-            self._waiting.pop(frame.frame_id, None)
+        return await self._deliveries.deliver(frame, image)

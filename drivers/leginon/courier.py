@@ -18,7 +18,8 @@ from agent.messages import Look, Measured, Stage, Targets, View
 from drivers.base import Shot, WorkError
 from drivers.leginon.layout import NoRoomError, Place, tile_place
 from drivers.leginon.polygons import mean_inside, polygon_area
-from drivers.leginon.register import NewSquare, Register, Tile
+from drivers.leginon.register import Register
+from drivers.leginon.register_rows import NewSquare, Tile
 from drivers.leginon.settings import LeginonSettings
 from drivers.leginon.spool import Spool
 from drivers.shell import Shell

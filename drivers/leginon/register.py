@@ -3,190 +3,33 @@
 A *run* is what Leginon calls a session. A new one archives the runs before it; their ids stay theirs.
 """
 
-import fcntl
 import itertools
 import json
-import sqlite3
-import threading
 import time
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
-from agent.errors import BadFileError
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS runs (
-    run INTEGER PRIMARY KEY AUTOINCREMENT, begun_utc REAL NOT NULL, current INTEGER NOT NULL,
-    historical INTEGER NOT NULL DEFAULT 0) STRICT;
-CREATE TABLE IF NOT EXISTS grids (
-    name TEXT PRIMARY KEY, run INTEGER NOT NULL, session TEXT NOT NULL, grid_id INTEGER NOT NULL,
-    pitch_um REAL NOT NULL, places INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS tiles (
-    tile INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, grid TEXT NOT NULL, tile_id INTEGER NOT NULL,
-    frame_id TEXT NOT NULL UNIQUE, place INTEGER NOT NULL, rows INTEGER NOT NULL, columns INTEGER NOT NULL,
-    state TEXT NOT NULL, note TEXT NOT NULL DEFAULT '', UNIQUE (run, tile_id)) STRICT;
-CREATE TABLE IF NOT EXISTS squares (
-    square_id INTEGER PRIMARY KEY AUTOINCREMENT, tile INTEGER NOT NULL, area_id TEXT NOT NULL UNIQUE,
-    x REAL NOT NULL, y REAL NOT NULL, vertices TEXT NOT NULL, brightness REAL NOT NULL, area REAL NOT NULL,
-    score REAL NOT NULL, x_um REAL NOT NULL, y_um REAL NOT NULL, side_um REAL NOT NULL,
-    visited INTEGER NOT NULL DEFAULT 0) STRICT;
-CREATE TABLE IF NOT EXISTS strangers (
-    run INTEGER NOT NULL, square_id INTEGER NOT NULL, area_id TEXT NOT NULL, PRIMARY KEY (run, square_id)) STRICT;
-CREATE TABLE IF NOT EXISTS images (
-    image INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, grid TEXT NOT NULL, square_id INTEGER NOT NULL,
-    mm_img_id INTEGER NOT NULL, frame_id TEXT NOT NULL UNIQUE, place INTEGER NOT NULL,
-    rows INTEGER NOT NULL, columns INTEGER NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS holes (
-    hole_id INTEGER PRIMARY KEY AUTOINCREMENT, image INTEGER NOT NULL, area_id TEXT NOT NULL UNIQUE,
-    x REAL NOT NULL, y REAL NOT NULL, radius REAL NOT NULL, score REAL NOT NULL,
-    visited INTEGER NOT NULL DEFAULT 0) STRICT;
-CREATE TABLE IF NOT EXISTS visits (
-    visit INTEGER PRIMARY KEY AUTOINCREMENT, area_id TEXT NOT NULL, ctf REAL, ice REAL, told INTEGER NOT NULL,
-    utc REAL NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS pasts (
-    name TEXT NOT NULL, session TEXT NOT NULL, historical INTEGER NOT NULL, PRIMARY KEY (name, session)) STRICT;
-CREATE INDEX IF NOT EXISTS squares_of_tile ON squares (tile);
-CREATE INDEX IF NOT EXISTS holes_of_image ON holes (image);
-CREATE INDEX IF NOT EXISTS visits_untold ON visits (told);
-"""
-VERSION = "1"
+from drivers.leginon.register_file import RegisterFile
+from drivers.leginon.register_rows import (
+    HOLES,
+    SQUARES,
+    TILES,
+    Hole,
+    HoleImage,
+    NewHole,
+    NewSquare,
+    Parent,
+    Square,
+    Tile,
+    Visit,
+    square_of,
+)
 
 
-class Tile(NamedTuple):
-    """One pushed tile; ``state`` is ``waiting`` (on its way to the daemon), ``found`` or ``failed``."""
+class Register(RegisterFile):
+    """What Leginon was given: runs, grids, tiles, squares, hole images, holes, and what it reported of them.
 
-    tile: int
-    run: int
-    grid: str
-    grid_id: int
-    tile_id: int
-    frame_id: str
-    place: int
-    pitch_um: float
-    rows: int
-    columns: int
-    state: str
-    note: str
-
-
-class Square(NamedTuple):
-    """One square; x, y, vertices in pixels of its tile, ``area`` in pixels²."""
-
-    square_id: int
-    area_id: str
-    run: int
-    grid_id: int
-    tile_id: int
-    columns: int
-    rows: int
-    x: float
-    y: float
-    vertices: tuple[tuple[float, float], ...]
-    brightness: float
-    area: float
-    score: float
-    visited: bool
-
-
-class NewSquare(NamedTuple):
-    """What a tile's answer says of one square."""
-
-    area_id: str
-    x: float
-    y: float
-    vertices: tuple[tuple[float, float], ...]
-    brightness: float
-    area: float
-    score: float
-    x_um: float
-    y_um: float
-    side_um: float
-
-
-class HoleImage(NamedTuple):
-    """One pushed hole image and where it lies."""
-
-    image: int
-    run: int
-    grid: str
-    square_id: int
-    mm_img_id: int
-    frame_id: str
-    place: int
-    rows: int
-    columns: int
-
-
-class Hole(NamedTuple):
-    """One hole; x, y, radius in pixels of its image."""
-
-    hole_id: int
-    area_id: str
-    run: int
-    mm_img_id: int
-    square_id: int
-    grid_id: int
-    rows: int
-    columns: int
-    x: float
-    y: float
-    radius: float
-    score: float
-    visited: bool
-
-
-class NewHole(NamedTuple):
-    """What an image's answer says of one hole."""
-
-    area_id: str
-    x: float
-    y: float
-    radius: float
-    score: float
-
-
-class Visit(NamedTuple):
-    """One report of an exposure that the daemon was not told yet."""
-
-    visit: int
-    area_id: str
-    ctf: float | None
-    ice: float | None
-
-
-class Parent(NamedTuple):
-    """The square that a hole image shows: its area (empty where nobody knows it), centre and side."""
-
-    run: int
-    grid: str
-    area_id: str
-    x_um: float
-    y_um: float
-    side_um: float
-
-
-_SQUARES = """
-SELECT s.square_id, s.area_id, t.run, g.grid_id, t.tile_id, t.columns, t.rows, s.x, s.y, s.vertices, s.brightness,
-       s.area, s.score, s.visited
-FROM squares s JOIN tiles t USING (tile) JOIN grids g ON g.name = t.grid
-"""
-_HOLES = """
-SELECT h.hole_id, h.area_id, i.run, i.mm_img_id, i.square_id, g.grid_id, i.rows, i.columns, h.x, h.y, h.radius, h.score,
-       h.visited
-FROM holes h JOIN images i USING (image) JOIN grids g ON g.name = i.grid
-"""
-_TILES = """
-SELECT t.tile, t.run, t.grid, g.grid_id, t.tile_id, t.frame_id, t.place, g.pitch_um, t.rows, t.columns, t.state, t.note
-FROM tiles t JOIN grids g ON g.name = t.grid
-"""
-
-
-class Register:
-    """One register file, for one process; every change is on disk when its method returns.
+    For one process; every change is on disk when its method returns.
 
     Raises
     ------
@@ -194,82 +37,9 @@ class Register:
         If the file is no register, of a newer version, or in use.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._held = path.with_suffix(".lock").open("a")  # dies with its process
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._held.close()
-            raise BadFileError(f"{path}: another Leginon driver uses it; give each its own daemon.folder") from error
-        self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.executescript(SCHEMA)
-            version = self._about("version")
-            if version not in ("", VERSION):
-                raise BadFileError(
-                    f"{path}: register of version {version}; this driver knows {VERSION}: update cryonaut"
-                )
-            with self._change():
-                self._db.execute("INSERT OR IGNORE INTO about VALUES ('version', ?)", (VERSION,))
-                self._db.execute("INSERT OR IGNORE INTO about VALUES ('name', ?)", (f"R{uuid.uuid4().hex[:12]}",))
-                if not self._one("SELECT count(*) FROM runs"):
-                    self._new_run()
-        except BadFileError:
-            self.close()
-            raise
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise BadFileError(f"{path}: no register of this driver: {error}") from error
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._db.close()
-            self._held.close()
-
-    @contextmanager
-    def _change(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    def _rows(self, query: str, values: Iterable[Any] = ()) -> list[Any]:
-        with self._lock:
-            return self._db.execute(query, tuple(values)).fetchall()
-
-    def _one(self, query: str, values: Iterable[Any] = ()) -> Any:
-        rows = self._rows(query, values)
-        return rows[0][0] if rows else None
-
-    # ------------------------------------------------------------------------------------------ options
-
-    @property
-    def name(self) -> str:
-        """Name of this register, unlike that of any other."""
-        return self._about("name")
-
-    def _about(self, name: str) -> str:
-        return str(self._one("SELECT value FROM about WHERE name = ?", (name,)) or "")
-
-    def remember(self, name: str, value: Any) -> None:
-        """Keep a small value under a name."""
-        with self._change():
-            self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, json.dumps(value)))
-
-    def recall(self, name: str) -> Any:
-        """The value kept under a name, or None."""
-        text = self._about(name)
-        return json.loads(text) if text else None
+    def _begin(self) -> None:
+        if not self._one("SELECT count(*) FROM runs"):
+            self._new_run()
 
     # ------------------------------------------------------------------------------------------ runs
 
@@ -378,17 +148,17 @@ class Register:
 
     def tile(self, tile_id: int, run: int) -> Tile | None:
         """The tile with Leginon's id in this run."""
-        rows = self._rows(_TILES + "WHERE t.tile_id = ? AND t.run = ?", (tile_id, run))
+        rows = self._rows(TILES + "WHERE t.tile_id = ? AND t.run = ?", (tile_id, run))
         return Tile(*rows[0]) if rows else None
 
     def tile_of_frame(self, frame_id: str) -> Tile | None:
         """The tile that went to the daemon as this frame."""
-        rows = self._rows(_TILES + "WHERE t.frame_id = ?", (frame_id,))
+        rows = self._rows(TILES + "WHERE t.frame_id = ?", (frame_id,))
         return Tile(*rows[0]) if rows else None
 
     def waiting_tiles(self, run: int | None = None) -> list[Tile]:
         """Tiles on their way to the daemon, in the order in which they came."""
-        rows = self._rows(_TILES + "WHERE t.state = 'waiting' AND (? IS NULL OR t.run = ?) ORDER BY t.tile", (run, run))
+        rows = self._rows(TILES + "WHERE t.state = 'waiting' AND (? IS NULL OR t.run = ?) ORDER BY t.tile", (run, run))
         return [Tile(*row) for row in rows]
 
     def add_tile(
@@ -433,13 +203,13 @@ class Register:
     def squares(self, runs: Iterable[int], grid_id: int = -1) -> list[Square]:
         """Every square of these runs, by id; of one grid unless it is -1."""
         chosen = tuple(runs)
-        query = f"{_SQUARES} WHERE t.run IN ({_marks(chosen)}) AND (? = -1 OR g.grid_id = ?) ORDER BY s.square_id"
-        return [_square(row) for row in self._rows(query, (*chosen, grid_id, grid_id))]
+        query = f"{SQUARES} WHERE t.run IN ({_marks(chosen)}) AND (? = -1 OR g.grid_id = ?) ORDER BY s.square_id"
+        return [square_of(row) for row in self._rows(query, (*chosen, grid_id, grid_id))]
 
     def square(self, square_id: int) -> Square | None:
         """The square with this id, of whatever run."""
-        rows = self._rows(_SQUARES + "WHERE s.square_id = ?", (square_id,))
-        return _square(rows[0]) if rows else None
+        rows = self._rows(SQUARES + "WHERE s.square_id = ?", (square_id,))
+        return square_of(rows[0]) if rows else None
 
     def parent(self, session: str, grid_id: int, square_id: int, pitch_um: float) -> Parent:
         """The square that a hole image names, as the daemon knows it; else a free place on its grid."""
@@ -513,11 +283,11 @@ class Register:
         """Holes of these runs, of one image, or with these ids; by id."""
         chosen, ids = tuple(runs), tuple(hole_ids)
         if image is not None:
-            rows = self._rows(_HOLES + "WHERE h.image = ? ORDER BY h.hole_id", (image,))
+            rows = self._rows(HOLES + "WHERE h.image = ? ORDER BY h.hole_id", (image,))
         elif ids:
-            rows = self._rows(f"{_HOLES} WHERE h.hole_id IN ({_marks(ids)}) ORDER BY h.hole_id", ids)
+            rows = self._rows(f"{HOLES} WHERE h.hole_id IN ({_marks(ids)}) ORDER BY h.hole_id", ids)
         else:
-            rows = self._rows(f"{_HOLES} WHERE i.run IN ({_marks(chosen)}) ORDER BY h.hole_id", chosen)
+            rows = self._rows(f"{HOLES} WHERE i.run IN ({_marks(chosen)}) ORDER BY h.hole_id", chosen)
         return [Hole._make((*row[:-1], bool(row[-1]))) for row in rows]
 
     # ------------------------------------------------------------------------------------------ visits
@@ -576,13 +346,6 @@ class Register:
         """The daemon has this report on disk."""
         with self._change():
             self._db.execute("UPDATE visits SET told = 1 WHERE visit = ?", (visit.visit,))
-
-
-def _square(row: Any) -> Square:
-    values = list(row)
-    values[9] = tuple((float(x), float(y)) for x, y in json.loads(values[9]))
-    values[13] = bool(values[13])
-    return Square(*values)
 
 
 def _marks(values: tuple[Any, ...]) -> str:

@@ -18,7 +18,8 @@ from drivers.base import WorkError
 from drivers.leginon import body, feedback
 from drivers.leginon.courier import Courier, placed_shot
 from drivers.leginon.layout import SQUARE_FIELD_UM, NoRoomError, Place, image_place, tile_pitch_um, tile_place
-from drivers.leginon.register import Hole, HoleImage, NewHole, Parent, Register
+from drivers.leginon.register import Register
+from drivers.leginon.register_rows import Hole, HoleImage, NewHole, Parent
 from drivers.leginon.settings import LeginonSettings
 from drivers.leginon.spool import Spool
 from drivers.leginon.table import holes_csv, squares_csv

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from agent.messages import HoleSeen, SquareSeen
-from drivers.leginon.register import Hole, Square
+from drivers.leginon.register_rows import Hole, Square
 
 SQUARE_COLUMNS = (
     "square_id", "tile_id", "grid_id", "center_x", "center_y",

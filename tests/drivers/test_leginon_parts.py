@@ -19,7 +19,8 @@ from agent.settings import preset_folder
 from drivers.leginon import body, feedback
 from drivers.leginon.layout import LIMIT_UM, NoRoomError, image_place, spiral, tile_pitch_um, tile_place
 from drivers.leginon.polygons import mean_inside, polygon_area
-from drivers.leginon.register import NewHole, NewSquare, Register, Square
+from drivers.leginon.register import Register
+from drivers.leginon.register_rows import NewHole, NewSquare, Square
 from drivers.leginon.settings import LeginonSettings, load
 from drivers.leginon.table import area_limits, binning, four_corners, gp_probs, shrink, squares_csv
 from simulators.leginon import reader

@@ -86,6 +86,7 @@ class Bench:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drivers.shell.RESEND_AFTER_S", 0.2)
+    monkeypatch.setattr("drivers.deliveries.RESEND_AFTER_S", 0.2)
     monkeypatch.setattr("drivers.shell.RESEND_S", 0.1)
     monkeypatch.setattr("drivers.shell.HELLO_EVERY_S", 0.1)
 
@@ -277,7 +278,10 @@ async def test_a_cancel_after_the_image_tells_the_dose(daemon: RawDaemon, tmp_pa
         assert (told.status, told.dose_e_per_a2) == ("cancelled", 40.0)
 
 
-async def test_a_driver_that_stops_in_good_order_tells_how_its_work_ended(daemon: RawDaemon, tmp_path: Path) -> None:
+async def test_a_driver_that_stops_in_good_order_tells_how_its_work_ended(
+    daemon: RawDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivers.shell.GOODBYE_S", 60.0)  # however busy the machine
     async with at(daemon.endpoint, tmp_path) as (_, bench):
         bench.act = lambda work, desk: desk.wait(20)
         await daemon.welcome()
@@ -391,7 +395,8 @@ async def test_a_hook_that_opens_the_beam_after_it_was_made_safe_does_not_leave_
             await daemon.send(Safe(why="fault", epoch=1))
         if how != "end":
             await daemon.expect(CommandResult)
-            assert blanked == [True, False, True]
+            assert blanked[0]  # while it was at work; perhaps twice
+            assert blanked[blanked.index(False) :] == [False, True]
     assert blanked[-1]
     daemon.close()
 

@@ -1,6 +1,7 @@
 """``cryonaut find``: squares, holes, gold and vesicles on image files, without a microscope."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,19 +19,40 @@ app = App(
 )
 app.command(gold)
 app.command(vesicles)
-Formats = Annotated[tuple[str, ...], Parameter(name="--format", negative="", consume_multiple=False)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of images, whatever is looked for on them.
+
+    Parameters
+    ----------
+    out
+        Folder for the results: `<image stem>.json`, `.csv`, `.star`, `.nav`, `.png`.
+    formats
+        Any of `table` (default, printed), `json`, `csv`, `star`, `nav`, with commas or one by one; written to --out, or
+        printed without it. `nav` needs a Navigator file beside the image in which it is a map (or --session-nav).
+    overlay
+        Draw the result on the image, as a PNG in --out (default: beside you).
+    pixel_size
+        Pixel size where the file does not say it, such as `40A` or `4nm`; a number alone is in Å. It is not needed.
+    model
+        Another finder than the default: a name, or the manifest (`.yaml`) of a site's own weights.
+    session_nav
+        The Navigator file that knows the map; by default the one beside the image.
+    """
+
+    out: Path | None = None
+    formats: Annotated[tuple[str, ...], Parameter(name="--format", negative="", consume_multiple=False)] = ()
+    overlay: bool = False
+    pixel_size: str | None = None
+    model: str | None = None
+    session_nav: Path | None = None
 
 
 @app.command
-def squares(
-    *images: Path,
-    out: Path | None = None,
-    formats: Formats = (),
-    overlay: bool = False,
-    pixel_size: str | None = None,
-    model: str | None = None,
-    session_nav: Path | None = None,
-) -> None:
+def squares(*images: Path, wanted: Wanted | None = None) -> None:
     """Find mesh squares on low-mag images.
 
     Such as:
@@ -42,34 +64,12 @@ def squares(
     ----------
     images
         Files, or folders whose image files are taken.
-    out
-        Folder for the results: `<image stem>.json`, `.csv`, `.star`, `.nav`, `.png`.
-    formats
-        Any of `table` (default, printed), `json`, `csv`, `star`, `nav`, with commas or one by one; written to --out, or
-        printed without it. `nav` needs a Navigator file beside the image in which it is a map (or --session-nav).
-    overlay
-        Draw the result on the image, as a PNG in --out (default: beside you).
-    pixel_size
-        Pixel size where the file does not say it, such as `40A` or `4nm`; a number alone is in Å. It is not needed.
-    model
-        Another finder than the default: a name, or the manifest (`.yaml`) of a site's own weights.
-    session_nav
-        The Navigator file that knows the map; by default the one beside the image.
     """
-    _find("squares", model, images, out, formats, overlay, pixel_size_angstrom(pixel_size, "Å"), session_nav)
+    _find("squares", images, wanted or Wanted())
 
 
 @app.command
-def holes(
-    *images: Path,
-    out: Path | None = None,
-    formats: Formats = (),
-    overlay: bool = False,
-    pixel_size: str | None = None,
-    model: str | None = None,
-    nav: Path | None = None,
-    session_nav: Path | None = None,
-) -> None:
+def holes(*images: Path, wanted: Wanted | None = None, nav: Path | None = None) -> None:
     """Find foil holes on medium-mag images.
 
     Such as:
@@ -81,42 +81,23 @@ def holes(
     ----------
     images
         Files, or folders whose image files are taken.
-    out
-        Folder for the results: `<image stem>.json`, `.csv`, `.star`, `.nav`, `.png`.
-    formats
-        Any of `table` (default, printed), `json`, `csv`, `star`, `nav`, with commas or one by one; written to --out, or
-        printed without it. `nav` needs a Navigator file beside the image in which it is a map (or --session-nav).
-    overlay
-        Draw the result on the image, as a PNG in --out (default: beside you).
-    pixel_size
-        Pixel size where the file does not say it, such as `40A` or `4nm`; a number alone is in Å. It is not needed.
-    model
-        Another finder than the default: a name, or the manifest (`.yaml`) of a site's own weights.
     nav
         Write the holes as points of a SerialEM Navigator file, for one map that a Navigator file knows.
-    session_nav
-        The Navigator file that knows the map; by default the one beside the image.
     """
+    wanted = wanted or Wanted()
     if nav is not None and len(images) != 1:
         raise ConfigError(f"--nav {nav}: the points of one map go into one file: name one image, not {len(images)}")
-    findings = _find("holes", model, images, out, formats, overlay, pixel_size_angstrom(pixel_size, "Å"), session_nav)
+    findings = _find("holes", images, wanted)
     if nav is not None:
         from drivers.serialem.files import holes_to_nav, nav_beside
 
         for file, shape, finding in findings:
-            count = holes_to_nav(list(finding.holes), file, shape, session_nav or nav_beside(file), nav)
+            count = holes_to_nav(list(finding.holes), file, shape, wanted.session_nav or nav_beside(file), nav)
             print(f"{count} points: {nav}")
 
 
 def _find(
-    what: Literal["squares", "holes"],
-    model: str | None,
-    images: tuple[Path, ...],
-    out: Path | None,
-    asked: tuple[str, ...],
-    overlay: bool,
-    pixel_size: float | None,
-    session_nav: Path | None,
+    what: Literal["squares", "holes"], images: tuple[Path, ...], wanted: Wanted
 ) -> list[tuple[Path, tuple[int, int], Any]]:
     from rich.console import Console
     from rich.progress import track
@@ -127,8 +108,9 @@ def _find(
     if not images:
         raise ConfigError(f"name at least one image: cryonaut find {what} IMAGE...")
     files = image_files(images)
-    formats = formats_of(asked) or (() if out is not None and overlay else ("table",))
-    find = _finder(what, model)
+    out, pixel_size = wanted.out, pixel_size_angstrom(wanted.pixel_size, "Å")
+    formats = formats_of(wanted.formats) or (() if out is not None and wanted.overlay else ("table",))
+    find = _finder(what, wanted.model)
     bad = 0
     findings: list[tuple[Path, tuple[int, int], Any]] = []
     # a bar for many images on a terminal only, and never in the way of what is printed
@@ -146,11 +128,11 @@ def _find(
         findings.append((file, shape, finding))
         items = list(finding.squares if what == "squares" else finding.holes)
         try:
-            write(what, file, shape, items, finding, out, formats, session_nav)
+            write(what, file, shape, items, finding, out, formats, wanted.session_nav)
         except BadFileError as error:
             print(f"cryonaut: {error}", file=sys.stderr)
             bad += 1
-        if overlay:
+        if wanted.overlay:
             _draw(what, file, image, finding, out or Path(), pixel_size or own_pixel_size)
     if bad:
         print(f"cryonaut: {bad} of {len(files)} images could not be used", file=sys.stderr)

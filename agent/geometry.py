@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from agent.messages import Frame
 
 Point = tuple[float, float]
@@ -63,6 +65,25 @@ def stage_to_pixels(frame: Frame, points_um: Iterable[Point]) -> list[Point]:
     det = a * d - b * c
     away = [(x - cx, y - cy) for x, y in points_um]
     return [((d * dx - b * dy) / det + middle_x, (a * dy - c * dx) / det + middle_y) for dx, dy in away]
+
+
+def on_grid(frame: Frame, matrix: Matrix2, shift_um: Point) -> Frame:
+    """``frame`` with its place on a grid that lies turned and shifted on the stage: stage = matrix @ place + shift."""
+    a, b, c, d = matrix
+    det = a * d - b * c
+    p, q, r, s = d / det, -b / det, -c / det, a / det
+
+    def back(x: float, y: float) -> Point:
+        return round(p * x + q * y, 6), round(r * x + s * y, 6)
+
+    x_um, y_um = back(frame.stage.x_um - shift_um[0], frame.stage.y_um - shift_um[1])
+    e, f, g, h = image_to_stage(frame)
+    return replace(
+        frame,
+        stage=replace(frame.stage, x_um=x_um, y_um=y_um),
+        image_shift_um=back(*frame.image_shift_um),
+        image_to_stage=(p * e + q * g, p * f + q * h, r * e + s * g, r * f + s * h),
+    )
 
 
 def micron_per_pixel(frame: Frame) -> float:

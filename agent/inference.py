@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agent.messages import ErrorKind, Frame, Level
 from agent.session import inputs as inp
 from agent.settings import InferenceSettings, QualitySettings
-from models import runtime
+from models import registration, runtime
 from models.base import BadImageError, ObjectDetector
 from models.conditions import Conditions
 from models.detections import HoleFinding, ObjectFinding, QualityFinding, SquareFinding
@@ -259,6 +259,25 @@ class Analyst:
             )
         why = f"frame {frame.frame_id}: no model could work with it, the last said: {_text(last)}"
         return inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why=why)
+
+    async def sight(self, frame: Frame, image: NDArray[Any], before: NDArray[Any]) -> inp.Analysed | inp.AnalysisFailed:
+        """How a grid that came back lies, by a frame of the same place ``before``; never raises but for a cancel."""
+        if bad := unusable(image):
+            return inp.AnalysisFailed(frame_id=frame.frame_id, error=bad[0], why=f"frame {frame.frame_id}: {bad[1]}")
+        begun = time.monotonic()
+        try:
+            finding = await self._run(registration.sight, before, image)
+        except Exception as error:
+            why = f"frame {frame.frame_id}: {_text(error)}"
+            return inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why=why)
+        return inp.Analysed(
+            frame=frame,
+            finding=finding,
+            model=registration.NAME,
+            fingerprint=registration.VERSION,
+            elapsed_s=round(time.monotonic() - begun, 4),
+            degraded="; ".join(f"{name}: {why}" for name, why in sorted(self.troubles.items())),
+        )
 
     async def turn(self, frame_id: str) -> None:
         """Wait until the answer to this frame may be handed in: at once, but in a replay."""

@@ -156,6 +156,7 @@ class Intake:
         place = next((e for e in outcome.events if isinstance(e, ev.FrameReceived)), None)
         if place is not None:
             self._places[frame.frame_id] = (place.grid_id, place.area_id)
+            frame = place.frame  # with its place on the grid
         self._accept(peer, frame, outcome.seq)
         if frame.frame_id in self.core.state.pending:
             hold = self._images_held < self.settings.limits.frames_waiting
@@ -173,6 +174,7 @@ class Intake:
             event = await self.core.read(seq)
             if isinstance(event, ev.FrameReceived):
                 self._places[frame.frame_id] = (event.grid_id, event.area_id)
+                frame = event.frame
             self._answer(frame)
 
     def _accept(self, peer: bytes, frame: Frame, seq: int) -> None:
@@ -204,13 +206,24 @@ class Intake:
             try:
                 if image is None:
                     image = await asyncio.to_thread(self.store.load, file, frame.digest)
-                what = await self.analyst.analyse(frame, image)
+                what = await self._ask(frame, image)
             except Exception as error:
                 log.exception("analysis.failed", frame=frame.frame_id)
                 what = inp.AnalysisFailed(frame_id=frame.frame_id, error=ErrorKind.MODEL_FAILED, why=str(error))
             image = None
             self._images_held -= held
             await self._found.put((frame, what))
+
+    async def _ask(self, frame: Frame, image: NDArray[Any]) -> inp.Analysed | inp.AnalysisFailed:
+        pending = self.core.state.pending.get(frame.frame_id)
+        if pending is None or not pending.like:
+            return await self.analyst.analyse(frame, image)
+        seq = await self.core.find(f"frame:{pending.like}")
+        before = await self.core.read(seq) if seq is not None else None
+        if not isinstance(before, ev.FrameReceived):
+            raise CryonautError(f"frame {pending.like}, which it is compared with, is not in the journal")
+        earlier = await asyncio.to_thread(self.store.load, before.file, before.frame.digest)
+        return await self.analyst.sight(frame, image, earlier)
 
     async def take_findings(self) -> None:
         """Hand in what the models said, in the order of the frames, and answer them, until cancelled."""

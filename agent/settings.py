@@ -146,11 +146,20 @@ class HoleSettings(Section):
         return self
 
 
+class ScreeningSettings(Section):
+    """A first look at every grid before time is spent on any: atlas, a few squares, a few micrographs."""
+
+    squares_per_grid: int = Field(default=1, ge=1, le=20)
+    holes_per_square: int = Field(default=3, ge=1, le=100)
+    hours: Positive | None = None  # from the session's beginning; None: half of budget.hours
+
+
 class PolicySettings(Section):
     """What counts as good, and how places are chosen."""
 
     name: Literal["score-order", "learning"] = "score-order"
     prior_file: Path | None = None  # what earlier sessions taught, made by `cryonaut session learned`
+    screening: ScreeningSettings | None = None  # several grids: look at each first, and go back to where it pays
     good_ctf_angstrom: float = Field(default=6.0, ge=2, le=20)  # a micrograph is good up to this CTF resolution
 
 
@@ -349,10 +358,23 @@ class Settings(Section):
             raise ValueError(
                 f"exposure.defocus_um: [{least:g}, {most:g}] is not inside interlocks.defocus_um: [{low:g}, {high:g}]"
             )
+        if self.policy.screening is not None:
+            self._grids_can_come_back()
         ids = [grid.id for grid in self.session.grids]
         if len(set(ids)) != len(ids):
             raise ValueError(f"session.grids: ids must differ, these are {ids}")
         return self
+
+    def _grids_can_come_back(self) -> None:
+        if self.policy.name != "learning":
+            raise ValueError(f"policy.screening: needs policy.name: learning; {self.policy.name} weighs no grids")
+        if self.session.mode != "pilot":
+            raise ValueError("policy.screening: needs session.mode: pilot; an advisor loads no grids")
+        bare = [grid.id for grid in self.session.grids if grid.slot is None]
+        if bare and len(self.session.grids) > 1:
+            raise ValueError(
+                f"policy.screening: {', '.join(bare)} could not be loaded again: session.grids has to name its slot"
+            )
 
     def error_row(self, kind: ErrorKind) -> ErrorRow:
         """What the site, or else the default, wants after an error of this kind."""

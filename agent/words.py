@@ -61,6 +61,10 @@ def text_of(event: ev.AnyEvent) -> str:
             return f"grid {event.grid_id} added"
         case ev.GridChanged():
             return f"grid {event.grid_id} {event.state}: {event.decision.why}"
+        case ev.GridSteered():
+            return f"grid {event.grid_id}: {event.decision.why}"
+        case ev.GridSighted():
+            return f"grid {event.grid_id} {event.decision.why}"
         case ev.SquaresFound():
             return f"{len(event.squares)} new squares on {event.frame_id}{_note(event.note)}"
         case ev.HolesFound():

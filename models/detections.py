@@ -65,6 +65,20 @@ class HoleDetection(msgspec.Struct, frozen=True, kw_only=True):
     features: dict[str, float] = {}
 
 
+class GridSighting(msgspec.Struct, frozen=True, kw_only=True):
+    """How what an earlier low-mag frame showed lies on a new one of the same place: turned, then shifted.
+
+    A pixel at ``p`` from the middle of the earlier frame is at ``R(turn_deg) @ p + (dx, dy)`` from the middle of the
+    new one, (x, y) in pixels; ``correlation`` (Pearson's) is that of both where they overlap.
+    """
+
+    turn_deg: float
+    dx: float
+    dy: float
+    correlation: float
+    note: str = ""
+
+
 class HoleFinding(msgspec.Struct, frozen=True, kw_only=True):
     """All holes of one medium-mag frame, best score first; ``note`` says why there are none or what is odd."""
 

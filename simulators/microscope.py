@@ -81,6 +81,8 @@ class MicroscopeSettings:
     eucentric_s: float = 15.0
     autofocus_s: float = 8.0
     load_s: float = 180.0
+    reload_shift_um: float = 12.0  # rms of each axis, of a grid that was taken out and comes back
+    reload_turn_deg: float = 0.4  # rms
 
 
 class VirtualMicroscope:
@@ -115,6 +117,7 @@ class VirtualMicroscope:
         self.valves_open = True
         self.ledger: list[tuple[str, float, float, float]] = []  # (grid, x_um, y_um, e/Å²) of every high-mag exposure
         self.times_s: dict[str, float] = {}
+        self.loads: dict[str, int] = {self.grid_id: 1}  # how often each grid came onto the stage
         self._error_um = (0.0, 0.0)
         self._moves = 0
         self._shots = 0
@@ -148,6 +151,20 @@ class VirtualMicroscope:
         """How far the camera looks from where the stage says it does: what only an alignment can find out."""
         return self._error_um
 
+    @property
+    def lies(self) -> tuple[float, float, float]:
+        """How the grid lies by now: turned by so many degrees, then shifted (x, y) in µm; as it came for the first."""
+        times = self.loads.get(self.grid_id, 1)
+        if times < 2:
+            return (0.0, 0.0, 0.0)
+        rng = np.random.default_rng((self.settings.seed, 4, times, list(self._grids).index(self.grid_id)))
+        turn, x_um, y_um = rng.normal(0.0, 1.0, 3)
+        return (
+            float(turn) * self.settings.reload_turn_deg,
+            float(x_um) * self.settings.reload_shift_um,
+            float(y_um) * self.settings.reload_shift_um,
+        )
+
     def open_beam_counts(self, view: View) -> float | None:
         """Mean counts of this exposure without a specimen: what a site measures once through an empty hole."""
         gain = detector.camera_gain(view.dose_e_per_a2, view.pixel_size_angstrom)
@@ -163,6 +180,7 @@ class VirtualMicroscope:
                 raise MicroscopeError("load_fails", f"autoloader: grid {grid_id} could not be picked up")
             if grid_id not in self._grids:
                 raise MicroscopeError("load_fails", f"autoloader: there is no grid {grid_id}")
+            self.loads[grid_id] = self.loads.get(grid_id, 0) + 1
             self.grid_id = grid_id
             self.x_um = self.y_um = 0.0
 
@@ -308,10 +326,15 @@ class VirtualMicroscope:
     def _true_view(self, believed: View) -> View:
         """What the camera really sees: stage error, focus error and the height of the specimen included."""
         height = self.height_um(self.x_um, self.y_um) - self.z_um
+        turn_deg, shift_x_um, shift_y_um = self.lies
+        turn = math.radians(-turn_deg)
+        x_um = believed.x_um + self._error_um[0] - shift_x_um
+        y_um = believed.y_um + self._error_um[1] - shift_y_um
         return replace(
             believed,
-            x_um=believed.x_um + self._error_um[0],
-            y_um=believed.y_um + self._error_um[1],
+            x_um=math.cos(turn) * x_um - math.sin(turn) * y_um,
+            y_um=math.sin(turn) * x_um + math.cos(turn) * y_um,
+            rotation_deg=believed.rotation_deg - turn_deg,
             defocus_um=believed.defocus_um + height - self._focus_height_um,
         )
 

@@ -3,7 +3,9 @@
 from agent.policy.planning import Costs
 from agent.session.state import State
 
-USUAL_S = {"expose": 25.0, "focus": 25.0, "map_square": 90.0, "load_grid": 600.0, "acquire_atlas": 900.0}
+USUAL_S = {
+    "expose": 25.0, "focus": 25.0, "map_square": 90.0, "load_grid": 600.0, "acquire_atlas": 900.0, "realign_grid": 60.0,
+}  # fmt: skip
 FIRM = 2  # commands after which the session's own mean counts as much as the usual value
 
 
@@ -22,3 +24,15 @@ def learned(state: State, *, autofocus: bool) -> Costs:
     square = group + 0.1  # back to a square that has its map: a stage move
     grid = square + (seconds(state, "load_grid") + seconds(state, "acquire_atlas")) / 60.0
     return Costs(hole=hole, group=group, square=square, grid=grid)
+
+
+def change_minutes(state: State, *, seen: bool) -> float:
+    """How long it takes until another grid can be worked on: load it, and take its atlas or find it again."""
+    return (seconds(state, "load_grid") + seconds(state, "realign_grid" if seen else "acquire_atlas")) / 60.0
+
+
+def look_minutes(state: State, *, squares: int, holes: int, autofocus: bool) -> float:
+    """How long a first look at a grid takes that was not seen yet."""
+    cost = learned(state, autofocus=autofocus)
+    square = seconds(state, "map_square") / 60.0 + cost.group + (holes - 1) * cost.hole
+    return change_minutes(state, seen=False) + squares * square

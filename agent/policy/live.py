@@ -9,13 +9,15 @@ from agent.policy import costs as prices
 from agent.policy.evidence import Evidence, gather
 from agent.policy.learning import Forecast, Posterior
 from agent.policy.outlook import reasons_of
-from agent.policy.planning import Board, Here, Option, Site
-from agent.session.state import OPEN_STATES, Hole, Square, State, is_hole, square_of
+from agent.policy.planning import Board, Costs, Here, Option, Site
+from agent.policy.selection import Offer
+from agent.session.state import OPEN_STATES, Grid, Hole, Square, State, is_hole, square_of
 from agent.settings import Settings
 
 LEAST_CHANCE = 0.02  # below, an exposure is a waste of dose even where time is left
 SURE = 3.0  # merit of what an operator accepted, as the planner sees it
 UNKNOWN_GRID_SD = 0.4  # how much a grid that was not seen yet may differ from what is known
+USUAL_HOLES, GROUP_HOLES = 50.0, 6.0  # in a square, and in a group, of a grid that was not seen yet
 
 
 class Choice(NamedTuple):
@@ -33,6 +35,8 @@ class Choice(NamedTuple):
         Chance of a good micrograph there, and its 90 % interval.
     why, runner_up
         In words.
+    grid_id
+        Another grid that time is better spent on, where ``square_id`` is empty; empty: none is.
     """
 
     square_id: str
@@ -43,6 +47,7 @@ class Choice(NamedTuple):
     high: float = 0.0
     why: str = ""
     runner_up: str = ""
+    grid_id: str = ""
 
 
 class View(NamedTuple):
@@ -64,56 +69,100 @@ def chances(seen: View, square: Square) -> dict[str, float]:
     return dict(zip(square.holes, p.tolist(), strict=False))
 
 
-def choose(
-    state: State,
-    settings: Settings,
-    *,
-    mapped: Sequence[tuple[Square, dict[str, Hole], int]],
-    unmapped: Sequence[Square],
-    waiting_grids: int,
-) -> Choice:
-    """The next square and group.
+def choose(state: State, settings: Settings, here: Offer, elsewhere: Sequence[Offer] = ()) -> Choice:
+    """The next square and group, or another grid.
 
     Parameters
     ----------
-    mapped
-        Squares with holes that may be exposed: the square, those holes, and how many more of them its budget allows.
-    unmapped
-        Squares that may be mapped, what an operator wants first.
-    waiting_grids
-        How many grids were not seen yet: time may be better spent there.
+    here
+        What the grid on the stage has to offer.
+    elsewhere
+        What other grids have to offer; nothing but the grid itself where it was not seen yet.
     """
     seen = view(state, settings)
     cost = prices.learned(state, autofocus=settings.exposure.autofocus)
     left = left_minutes(state, settings)
-    sites: list[Site] = []
-    ids: dict[str, list[str]] = {}
-    for square, holes, quota in mapped:
-        site, order = _mapped(seen, square, holes, quota)
-        if order:
-            sites.append(site)
-            ids[square.area_id] = order
-    per_square = int(state.thresholds["exposures_per_square"])
-    sites += [_unmapped(seen, state, square, per_square) for square in unmapped]
-    squares_per_grid = max(1, int(state.thresholds["squares_per_grid"]))
-    sites += [
-        _unseen_grid(seen, n, per_square * squares_per_grid, squares_per_grid, state) for n in range(waiting_grids)
-    ]
-    board = Board(sites, _here(state), cost, left, settings.budget.exposures - state.exposures)
+    sites, ids = _sites(seen, state, here)
+    changes = {}
+    for offer in elsewhere:
+        grid = offer.grid
+        unseen = grid.state == "waiting"
+        sites += [_unseen_grid(seen, state, grid, cost, left)] if unseen else _sites(seen, state, offer, away=True)[0]
+        changes[grid.grid_id] = prices.change_minutes(state, seen=not unseen)
+    board = Board(sites, _here(state), cost, left, settings.budget.exposures - state.exposures, changes)
     options = board.squares()
-    on_grid = [option for option in options if not option.key.startswith("?")]
+    on_grid = [option for option in options if option.key not in changes]
     wanted = [option for option in on_grid if option.p_good >= LEAST_CHANCE or _is_wanted(state, option.key)]
     ordered = any(_is_wanted(state, option.key) for option in wanted)
-    if not wanted or (options[0].key.startswith("?") and not ordered):
-        best = f"the best here is {_short(on_grid[0])}" if on_grid else "no hole or square is left here"
-        elsewhere = f", a grid not seen yet promises {options[0].rate:.2f}/min" if options and waiting_grids else ""
-        return Choice("", why=f"{best}{elsewhere}")
+    grids = [option for option in options if option.key in changes and option.p_good >= LEAST_CHANCE]
+    best = f"the best here is {_short(on_grid[0])}" if on_grid else "no hole or square is left here"
+    if grids and not ordered and (not wanted or options[0].key in changes):
+        return Choice("", why=f"{best}; {_whole_grid(state, grids[0])}", grid_id=grids[0].key)
+    if not wanted:
+        return Choice("", why=best)
     wanted.sort(key=lambda option: not _is_wanted(state, option.key))
     first = wanted[0]
     other = next((option for option in options if option.key != first.key), None)
-    if first.key not in ids:
-        return _to_map(seen, state, first, other, board)
-    return _to_shoot(seen, state, settings, first, other, board, ids[first.key])
+    if first.key not in ids or here.grid.must_map(here.grid.squares[first.key]):
+        choice = _to_map(seen, state, first, other, board)
+    else:
+        choice = _to_shoot(seen, state, settings, first, other, board, ids[first.key])
+    left_behind = _left_behind(state, choice, board, on_grid)
+    return choice._replace(why=f"{left_behind}{choice.why}")
+
+
+def _sites(seen: View, state: State, offer: Offer, *, away: bool = False) -> tuple[list[Site], dict[str, list[str]]]:
+    """Squares of a grid as the planner sees them, and for mapped ones the ids of its rows."""
+    sites, ids = [], {}
+    again = prices.seconds(state, "map_square") / 60.0
+    for square, holes, quota in offer.mapped:
+        site, order = _mapped(seen, square, holes, quota)
+        if order:
+            extra = again if away or offer.grid.must_map(square) else 0.0  # after a change its holes are found anew
+            sites.append(site._replace(extra_minutes=extra))
+            ids[square.area_id] = order
+    per_square = int(state.thresholds["exposures_per_square"])
+    sites += [_unmapped(seen, state, square, per_square) for square in offer.unmapped]
+    return sites, ids
+
+
+def _whole_grid(state: State, option: Option) -> str:
+    grid = state.grids[option.key]
+    known = "was not seen yet" if grid.state == "waiting" else "{1} of {0} good so far".format(*grid.tries)
+    return (
+        f"{option.key} ({known}) promises {option.rate:.2f} good/min: {option.p_good:.2f} of about {option.number}"
+        f" good, {option.minutes:.0f} min to change"
+    )
+
+
+def _left_behind(state: State, choice: Choice, board: Board, options: Sequence[Option]) -> str:
+    """Why the square or group at hand is left although something of it is still open; empty where it is not left."""
+    here = board.here
+    square = state.square(here.square) if here.square else None
+    if square is None or not choice.square_id:
+        return ""
+    price = f"time is worth {board.price:.2f}"
+    if choice.square_id != square.area_id:
+        rest = next((option for option in options if option.key == square.area_id), None)
+        if rest is None:
+            return ""
+        return (
+            f"leaves {square.area_id} ({_tries(square)}): {rest.number} holes left, {rest.p_good:.2f} each, {price}; "
+        )
+    if here.group in (-1, choice.group) or here.group not in square.groups:
+        return ""
+    rest = next((o for o in board.groups(square.area_id, ranked=False) if o.group == here.group), None)
+    if rest is None:
+        return ""
+    ids = square.groups[here.group].hole_ids
+    open_ = f"{rest.number} holes left, {rest.p_good:.2f} each"
+    return f"leaves group {here.group} ({_tries(square, ids)}): {open_}, {price}; "
+
+
+def _tries(square: Square, ids: Sequence[str] | None = None) -> str:
+    holes = (square.holes[i] for i in (square.holes if ids is None else ids) if i in square.holes)
+    judged = [hole.quality_label for hole in holes if hole.quality_label]
+    return f"{judged.count('good')} of {len(judged)} good"
 
 
 def left_minutes(state: State, settings: Settings) -> float:
@@ -191,15 +240,22 @@ def _unmapped(seen: View, state: State, square: Square, per_square: int) -> Site
     )
 
 
-def _unseen_grid(seen: View, number: int, holes: int, squares: int, state: State) -> Site:
+def _unseen_grid(seen: View, state: State, grid: Grid, cost: Costs, left: float) -> Site:
+    """A grid that was not seen yet: as the session's others on average, and so many squares as there is time for."""
     levels = [seen.posterior.level(key) for key in list(seen.posterior.regions)[:200]]
     mean = float(np.mean([level for level, _ in levels])) if levels else seen.evidence.belief.offset
     one = np.ones(1)
     forecast = Forecast(
         mean * one, 0.05 * one, UNKNOWN_GRID_SD**2 * one, 0 * one, 0 * one, seen.evidence.belief.chance_sd**2
     )
-    maps = squares * prices.seconds(state, "map_square") / 60.0
-    return Site(f"?{number}", f"?{number}", forecast, np.zeros(1, np.int64), float(max(holes, 1)), maps)
+    known = [len(square.holes) for other in state.grids.values() for square in other.squares.values() if square.holes]
+    usual = float(np.mean(known)) if known else USUAL_HOLES
+    each = max(1.0, min(usual, state.thresholds["exposures_per_square"]))
+    square = prices.seconds(state, "map_square") / 60.0
+    most = left / (square + each * cost.hole + each / GROUP_HOLES * (cost.group - cost.hole))
+    count = max(1.0, min(most, state.thresholds["squares_per_grid"]))
+    moves = count * (square + each / GROUP_HOLES * (cost.group - cost.hole))
+    return Site(f"?{grid.grid_id}", grid.grid_id, forecast, np.zeros(1, np.int64), max(1.0, count * each), moves)
 
 
 def _short(option: Option) -> str:

@@ -12,7 +12,7 @@ it (Gittins, J. R. Stat. Soc. B 41, 1979, 148, with the cost of going there). Th
 Chances are integrated by Gauss-Hermite quadrature, so that equal sessions give equal plans.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,14 +103,27 @@ class Board:
     left_exposures
         Exposures that may still be taken. Where there are fewer than holes, each has a *toll* beside its minutes: the
         chance of the last hole that would still get one.
+    changes
+        Grids that are options as a whole, and the minutes until each is on the stage, which all its squares share;
+        those of other grids that are not among them are options of their own, at ``costs.grid`` each.
     """
 
     def __init__(
-        self, sites: Sequence[Site], here: Here, costs: Costs, left_minutes: float, left_exposures: float = np.inf
+        self,
+        sites: Sequence[Site],
+        here: Here,
+        costs: Costs,
+        left_minutes: float,
+        left_exposures: float = np.inf,
+        changes: Mapping[str, float] | None = None,
     ) -> None:
         self.sites = [site for site in sites if len(site.groups)]
         self.here, self.costs, self.left = here, costs, max(left_minutes, 0.0)
         self.toll = _toll(self.sites, left_exposures)
+        known = {site.grid for site in self.sites}
+        self._grids = tuple(grid for grid in changes or {} if grid in known and grid != here.grid)
+        self._changes = np.array([(changes or {})[grid] for grid in self._grids])
+        self._far = np.array([self._grids.index(s.grid) if s.grid in self._grids else -1 for s in self.sites], np.int64)
         self._moves = np.array([self._move(site) for site in self.sites])
         self._squares = _Options.of(
             [site.forecast for site in self.sites],
@@ -126,7 +139,8 @@ class Board:
     def _move(self, site: Site) -> float:
         if site.key == self.here.square:
             return 0.0
-        way = self.costs.square if site.grid == self.here.grid else self.costs.grid
+        shared = site.grid == self.here.grid or site.grid in self._grids
+        way = self.costs.square if shared else self.costs.grid
         return max(way - self.costs.group, 0.0) + site.extra_minutes  # the first group costs as much as any other
 
     def _price(self) -> float:
@@ -138,12 +152,22 @@ class Board:
         if not self.sites:
             return 0.0
         prices = np.arange(PRICES, 0, -1) / (PRICES * self.costs.hole)
-        filled = np.empty((PRICES, WAYS))
+        filled = np.zeros((PRICES, WAYS))
         picks = _ways(len(self.sites))
         for k, price in enumerate(prices.tolist()):
             worth, minutes = self._squares.known(np.full(len(self.sites), price))
-            minutes = np.where(worth > price * self._moves[:, None], minutes + self._moves[:, None], 0.0)
-            filled[k] = np.take_along_axis(minutes, picks, axis=1).sum(axis=0)
+            net = worth - price * self._moves[:, None]
+            minutes = np.where(net > 0, minutes + self._moves[:, None], 0.0)
+            way = np.take_along_axis(minutes, picks, axis=1)
+            for n, change in enumerate(
+                self._changes.tolist()
+            ):  # a grid is worth it when its squares pay for the change
+                rows = self._far == n
+                gain = np.take_along_axis(np.where(net > 0, net, 0.0)[rows], picks[rows], axis=1).sum(axis=0)
+                go = gain > price * change
+                way[rows] *= go
+                filled[k] += go * change
+            filled[k] += way.sum(axis=0)
         full = np.argmax(filled > self.left, axis=0)  # the highest price at which there is more to do than time
         found = np.where((filled > self.left).any(axis=0), prices[full], 0.0)
         return float(found.mean())
@@ -151,15 +175,18 @@ class Board:
     def squares(self, *, ranked: bool = True) -> list[Option]:
         """Every square as an option: the one at hand first while it is worth staying, then by index.
 
-        With ``ranked`` false the others are not put in order where staying is worth it.
+        Among them is each other grid as a whole (its key is the grid's), where what it takes to change is given. With
+        ``ranked`` false the others are not put in order where staying is worth it.
         """
         if not self.sites:
             return []
         worth, _ = self._squares.worth(np.full(len(self.sites), self.price), self._moves, self.left)
         staying = any(site.key == self.here.square and worth[i] > 0 for i, site in enumerate(self.sites))
         index = np.zeros(len(worth)) if staying and not ranked else self._squares.indices(self._moves, self.left)
-        found = []
+        found = self._whole_grids(ranked=not staying or ranked)
         for i, site in enumerate(self.sites):
+            if self._far[i] >= 0:
+                continue
             mean = site.forecast.p_good
             expected = float(mean.sum()) * site.scale
             number = round(len(mean) * site.scale)
@@ -167,6 +194,39 @@ class Board:
             found.append(Option(site.key, -1, gain, at, move, expected, float(mean.mean()), number))
         stay = self.here.square
         return sorted(found, key=lambda o: (o.worth <= 0 or o.key != stay, -o.rate, o.key))
+
+    def _whole_grids(self, *, ranked: bool) -> list[Option]:
+        """Each other grid with all its squares as one option, the change to it paid for once."""
+        if not self._grids:
+            return []
+        worth, on = self._far_worth(np.full(len(self._grids), self.price))
+        low, high = np.zeros(len(self._grids)), np.full(len(self._grids), 1.0 / self.costs.hole)
+        for _ in range(STEPS if ranked else 0):
+            price = 0.5 * (low + high)
+            gain, _ = self._far_worth(price)
+            low, high = np.where(gain > 0, price, low), np.where(gain > 0, high, price)
+        found = []
+        for n, grid in enumerate(self._grids):
+            of = [i for i in np.flatnonzero(self._far == n) if on[i]] or np.flatnonzero(self._far == n).tolist()
+            counts = np.array([len(self.sites[i].groups) * self.sites[i].scale for i in of])
+            means = np.array([float(self.sites[i].forecast.p_good.mean()) for i in of])
+            expected = float(counts @ means)
+            p_good, number = expected / float(counts.sum()), round(float(counts.sum()))
+            net, at, change = float(worth[n]), float(low[n]), float(self._changes[n])
+            found.append(Option(grid, -1, net, at, change, expected, p_good, number))
+        return found
+
+    def _far_worth(self, price: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """What each other grid is worth at its price, and which squares would be gone to."""
+        far = self._far >= 0
+        each = np.where(far, price[self._far], self.price)
+        left = self.left - np.where(far, self._changes[self._far], 0.0)
+        worth, minutes = self._squares.worth(each, self._moves, left)
+        on = far & (worth > 0)
+        count = len(self._grids)
+        gain, took = (np.bincount(self._far[on], values[on], count) for values in (worth, minutes))
+        fits = np.minimum(1.0, np.maximum(self.left - self._changes, 1e-6) / np.maximum(took, 1e-6))
+        return np.asarray(gain * fits - price * self._changes), on
 
     def groups(self, key: str, *, ranked: bool = True) -> list[Option]:
         """Every group of one square: the one at hand first while it is worth staying, then by index; see `squares`."""
@@ -255,7 +315,7 @@ class _Options(NamedTuple):
             p, of_hole, starts, of_group, options, entry, scale, np.array(stake), np.array(staked), costs.hole, toll
         )
 
-    def worth(self, price: Floats, moves: Floats, left: float) -> tuple[Floats, Floats]:
+    def worth(self, price: Floats, moves: Floats, left: Floats | float) -> tuple[Floats, Floats]:
         """What each option is worth at its price, shape (options,), and the minutes that it is expected to take."""
         worth, minutes = self.known(price)
         room = np.maximum(left - moves, 1e-6)[:, None]

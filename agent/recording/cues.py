@@ -43,8 +43,10 @@ def cues(record: Record) -> tuple[Cue, ...]:
 def _cue(before: Happened | None, item: Happened) -> Cue | None:
     seq, utc = item.seq, item.utc
     match item.event:
-        case ev.FrameReceived(frame=frame):
-            return Cue(seq, utc, "frame", frame.frame_id, frame)
+        case ev.FrameReceived(frame=frame, as_taken=as_taken):
+            return Cue(seq, utc, "frame", frame.frame_id, as_taken or frame)
+        case ev.GridSighted(frame_id=name):
+            return Cue(seq, utc, "finding", name)
         case ev.SquaresFound(frame_id=name) | ev.HolesFound(frame_id=name) | ev.MicrographJudged(frame_id=name):
             return Cue(seq, utc, "finding", name)
         case ev.FrameSetAside(frame_id=name):

@@ -53,6 +53,8 @@ def choices(record: Record) -> tuple[Choice, ...]:
                 what = f"{area} {state}"
             case ev.GridChanged(grid_id=grid, state=state):
                 what = f"grid {grid} {state}"
+            case ev.GridSighted(grid_id=grid) | ev.GridSteered(grid_id=grid):
+                what = f"grid {grid}"
             case ev.GroupsPlanned(square_id=area):
                 what = f"{area} groups"
             case ev.AreaPlaced(area=place):

@@ -1,13 +1,16 @@
 """The fold: a state and the next event give the next state, and nothing else does."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
 
-from agent.messages import Expose, Focus, Park
+from agent import geometry
+from agent.messages import AcquireAtlas, Expose, Focus, Frame, LoadGrid, Park
 from agent.session import events as ev
 from agent.session.state import (
+    Anchor,
     Grid,
     Group,
     Hole,
@@ -45,7 +48,15 @@ def apply(state: State, event: ev.AnyEvent) -> State:
         case ev.FrameReceived():
             return _frame(state, event)
         case ev.CommandIssued(command=command, area_id=area_id):
-            entry = Outstanding(command=command, area_id=area_id, issued_utc=state.utc, issued_s=state.spent_s)
+            entry = Outstanding(
+                command=command,
+                area_id=area_id,
+                issued_utc=state.utc,
+                issued_s=state.spent_s,
+                on_grid=event.on_grid,
+            )
+            if isinstance(command.work, LoadGrid):
+                state = replace(state, on_stage="")
             return replace(
                 state,
                 outstanding={**state.outstanding, command.command_id: entry},
@@ -93,10 +104,19 @@ def apply(state: State, event: ev.AnyEvent) -> State:
         case ev.GridAdded(grid_id=grid_id):
             return _with_grid(state, Grid(grid_id=grid_id))
         case ev.GridChanged(grid_id=grid_id, state=new_state, decision=why):
-            grid = replace(state.grids[grid_id], state=new_state, why=why.why)
+            before = state.grids[grid_id]
+            grid = replace(before, state=new_state, why=why.why, looked_at=before.looked_at or new_state == "screened")
+            if new_state == "loaded" and before.state in ("waiting", "loading"):
+                grid = replace(grid, loads=grid.loads + 1, placement=None)
+                state = replace(state, on_stage=grid_id)
             state = _with_grid(state, grid)
-            current = grid_id if new_state in ("loaded", "mapping", "screening") else state.grid_id
+            current = grid_id if new_state in ("loaded", "mapping", "realigning", "screening") else state.grid_id
             return replace(state, grid_id=current)
+        case ev.GridSteered(grid_id=grid_id, word=word):
+            return _with_grid(state, replace(state.grids[grid_id], word=word))
+        case ev.GridSighted(grid_id=grid_id, placement=placement):
+            state = _analysed(state, event.frame_id)
+            return _with_grid(state, replace(state.grids[grid_id], placement=placement))
         case ev.Remembered(what=what, before=before):
             return replace(state, undo=(*state.undo, UndoStep(what=what, before=before))[-UNDO_DEPTH:])
         case ev.UndoneOnce():
@@ -168,6 +188,8 @@ def _session(state: State, event: ev.AnyEvent) -> State:
 
 def _frame(state: State, event: ev.FrameReceived) -> State:
     frame = event.frame
+    grid = state.grids[event.grid_id]
+    back = frame.level == "low" and grid.state == "realigning" and grid.anchor is not None
     pending = PendingFrame(
         frame_id=frame.frame_id,
         level=frame.level,
@@ -175,6 +197,7 @@ def _frame(state: State, event: ev.FrameReceived) -> State:
         grid_id=event.grid_id,
         area_id=event.area_id,
         seq=state.seq,
+        like=grid.anchor.frame_id if back and grid.anchor else "",
     )
     outstanding = state.outstanding
     if entry := outstanding.get(frame.command_id):
@@ -191,16 +214,25 @@ def _frame(state: State, event: ev.FrameReceived) -> State:
     )
     state = _clocked(state, frame.taken_utc)
     if frame.level == "low":
-        grid = state.grids[event.grid_id]
-        return _with_grid(state, replace(grid, atlas_frames=(*grid.atlas_frames, frame.frame_id)))
+        return state if back else _with_grid(state, _with_atlas_frame(grid, frame))
     if frame.level == "medium":
-        return _with_area(state, event.area_id, map_frame_id=frame.frame_id)
+        return _with_area(state, event.area_id, map_frame_id=frame.frame_id, map_load=grid.loads)
     hole = state.hole(event.area_id)
     dose = hole.dose_e_per_a2 if hole is not None else 0.0
     if not frame.command_id:  # taken by the microscope software itself; the dose of commands comes with their results
         dose += frame.dose_e_per_a2 or 0.0
     state = _with_area(state, event.area_id, frame_id=frame.frame_id, defocus_um=frame.defocus_um, dose_e_per_a2=dose)
     return _with_area(state, square_of(event.area_id), visited=True)
+
+
+def _with_atlas_frame(grid: Grid, frame: Frame) -> Grid:
+    """One more frame of the atlas; the one nearest to the middle is what the grid is known by."""
+    x_um, y_um = geometry.centre_um(frame)
+    anchor = grid.anchor
+    if not frame.nominal and (anchor is None or math.hypot(x_um, y_um) < math.hypot(anchor.x_um, anchor.y_um)):
+        matrix = geometry.image_to_stage(frame)
+        anchor = Anchor(frame_id=frame.frame_id, x_um=x_um, y_um=y_um, image_to_stage=matrix)
+    return replace(grid, atlas_frames=(*grid.atlas_frames, frame.frame_id), anchor=anchor)
 
 
 def _clocked(state: State, taken_utc: float) -> State:
@@ -252,8 +284,10 @@ def _ended(state: State, event: ev.CommandEnded) -> State:
     state = replace(state, spent_s=max(state.spent_s, entry.issued_s + result.elapsed_s))
     took_s = result.elapsed_s or state.spent_s - entry.issued_s  # what the driver measured is the same on replay
     if result.status == "done" and took_s > 0:
-        state = _timed(state, str(entry.command.work.__struct_config__.tag), took_s)
-    match entry.command.work:
+        kind, work = str(entry.work.__struct_config__.tag), entry.work
+        back = isinstance(work, AcquireAtlas) and state.grids[work.grid_id].state == "realigning"
+        state = _timed(state, "realign_grid" if back else kind, took_s)
+    match entry.work:
         case Expose(area_id=area_id, dose_e_per_a2=asked):
             if result.status in ("refused", "cancelled") and result.dose_e_per_a2 is None:
                 return state

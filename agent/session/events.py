@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from agent.control_messages import AnyVerb, Autonomy, Mode
-from agent.messages import Command, CommandResult, DetectedObject, ErrorKind, Frame, ScopeState
+from agent.messages import AnyWork, Command, CommandResult, DetectedObject, ErrorKind, Frame, ScopeState
 from agent.session.state import (
     AreaState,
     Decision,
@@ -13,8 +13,10 @@ from agent.session.state import (
     Group,
     Hole,
     Phase,
+    Placement,
     Prior,
     Square,
+    Word,
 )
 
 
@@ -91,10 +93,11 @@ class PhaseChanged(Event, frozen=True, kw_only=True, tag="phase_changed"):
 class FrameReceived(Event, frozen=True, kw_only=True, tag="frame_received"):
     """A frame is on disk; ``grid_id`` and ``area_id`` say what it shows."""
 
-    frame: Frame
+    frame: Frame  # with its place on the grid
     file: str
     grid_id: str
     area_id: str
+    as_taken: Frame | None = None  # as the driver sent it, where the grid lies otherwise by now
 
 
 class FrameSetAside(Event, frozen=True, kw_only=True, tag="frame_set_aside"):
@@ -117,6 +120,28 @@ class GridChanged(Event, frozen=True, kw_only=True, tag="grid_changed"):
     grid_id: str
     state: GridState
     decision: Decision
+
+
+class GridSteered(Event, frozen=True, kw_only=True, tag="grid_steered"):
+    """An operator wants a grid next, or never, or takes that back (empty word)."""
+
+    grid_id: str
+    word: Word
+    decision: Decision
+
+
+class GridSighted(Event, frozen=True, kw_only=True, tag="grid_sighted"):
+    """A grid that came back was compared with how it lay before; no placement: it was not known again."""
+
+    grid_id: str
+    frame_id: str
+    like: str
+    model: str
+    fingerprint: str
+    placement: Placement | None
+    correlation: float
+    decision: Decision
+    elapsed_s: float = 0.0
 
 
 class SquaresFound(Event, frozen=True, kw_only=True, tag="squares_found"):
@@ -277,9 +302,10 @@ class SettingChanged(Event, frozen=True, kw_only=True, tag="setting_changed"):
 class CommandIssued(Event, frozen=True, kw_only=True, tag="command_issued"):
     """A command that is to be carried out; it leaves once this is on disk."""
 
-    command: Command
+    command: Command  # as it is sent
     area_id: str
     decision: Decision
+    on_grid: AnyWork | None = None  # the same with places on the grid, where that lies otherwise by now
 
 
 class CommandCancelled(Event, frozen=True, kw_only=True, tag="command_cancelled"):
@@ -343,8 +369,9 @@ class Noticed(Event, frozen=True, kw_only=True, tag="noticed"):
 AnyEvent = (
     SessionOpened | PriorRead
     | EpochBegan | DriverJoined | DriverLeft | Suspended | Unsuspended | PhaseChanged | FrameReceived
-    | FrameSetAside | GridAdded | GridChanged | SquaresFound | HolesFound | GroupsPlanned | MicrographJudged
-    | ObjectsDetected | SquareFavoured | AreaMeasured | PastRecalled | OrderGiven | AreaChanged | AreaPlaced
+    | FrameSetAside | GridAdded | GridChanged | GridSteered | GridSighted
+    | SquaresFound | HolesFound | GroupsPlanned | MicrographJudged | ObjectsDetected | SquareFavoured
+    | AreaMeasured | PastRecalled | OrderGiven | AreaChanged | AreaPlaced
     | Remembered | UndoneOnce | Requested | SettingChanged | CommandIssued | CommandCancelled | CommandEnded
     | ErrorCounted | ErrorsForgiven | SafeOrdered | Released | DegradedChanged | IdleTold | Noticed
 )  # fmt: skip

@@ -11,6 +11,7 @@ from agent.session.places import next_hole_number
 from agent.session.state import (
     OPEN_STATES,
     Decision,
+    Grid,
     Hole,
     Square,
     hole_id,
@@ -238,6 +239,10 @@ def _word(turn: Turn, by: str, ids: tuple[str, ...], word: str) -> str:
 
 def _pin(turn: Turn, by: str, ids: tuple[str, ...]) -> str:
     """Accepted, and before everything else: the first one first."""
+    if grids := [i for i in ids if i in turn.state.grids]:
+        if len(ids) > 1:
+            raise NotPossibleError(f"one grid at a time can be next; these are {', '.join(ids[:3])}")
+        return _pin_grid(turn, by, turn.state.grids[grids[0]])
     _word(turn, by, ids, "accepted")
     for place, area_id in enumerate(ids):
         area = _known(turn, area_id)
@@ -249,8 +254,35 @@ def _pin(turn: Turn, by: str, ids: tuple[str, ...]) -> str:
     return f"{', '.join(ids[:3])}{' …' if len(ids) > 3 else ''} next"
 
 
+def _pin_grid(turn: Turn, by: str, grid: Grid) -> str:
+    """Let this grid be next, also one that was left, skipped or banned; another pinned one is none any more."""
+    here = turn.state.on_stage == grid.grid_id
+    if turn.state.mode != "pilot":
+        raise NotPossibleError(f"the microscope software loads grids in mode advisor: load {grid.grid_id} there")
+    if grid.slot is None and grid.loads and not here:
+        raise NotPossibleError(f"{grid.grid_id} has no autoloader slot (session.grids): it cannot be loaded again")
+    why = Decision(why=f"pinned by {by}", by=by)
+    for other in turn.state.grids.values():
+        if other.word == "accepted" and other.grid_id != grid.grid_id:
+            turn.emit(ev.GridSteered(grid_id=other.grid_id, word="", decision=why))
+    turn.emit(ev.GridSteered(grid_id=grid.grid_id, word="accepted", decision=why))
+    if grid.state in ("done", "skipped"):
+        turn.grid(grid.grid_id, "screened" if grid.loads else "waiting", why.why)
+    if turn.state.phase == "idle":
+        turn.phase("collecting", f"{grid.grid_id} {why.why}", by)
+    return f"{grid.grid_id} is next" if not here else f"{grid.grid_id} goes on; others wait"
+
+
 def _ban(turn: Turn, by: str, ids: tuple[str, ...]) -> str:
     """Rejected, also where it is under way; a begun exposure ends by itself."""
+    for grid_id in [i for i in ids if i in turn.state.grids]:
+        steered = Decision(why=f"banned by {by}", by=by)
+        turn.emit(ev.GridSteered(grid_id=grid_id, word="rejected", decision=steered))
+        if turn.state.grids[grid_id].state not in ("done", "skipped", "loading"):
+            turn.grid(grid_id, "skipped", steered.why)
+    banned, ids = len(ids), tuple(i for i in ids if i not in turn.state.grids)
+    if not ids:
+        return f"{banned} banned"
     for area_id in ids:
         if _known(turn, area_id).state in ("busy", "exposed"):
             _skip(turn, by, area_id)
@@ -297,7 +329,7 @@ def _skip(turn: Turn, by: str, area_id: str) -> str:
     _place(turn, by, [(area, edited)], f"skip {area_id}")
     for running_id, command_id in running.items():
         inside = running_id == area_id or (not is_hole(area_id) and running_id.startswith(f"{area_id}-H"))
-        work = turn.state.outstanding[command_id].command.work
+        work = turn.state.outstanding[command_id].work
         if inside and not isinstance(work, Expose):  # a begun exposure ends by itself: its dose is spent
             turn.emit(ev.CommandCancelled(command_id=command_id, why=f"{area_id} skipped by {by}"))
     return f"{area_id} skipped"

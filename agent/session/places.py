@@ -23,6 +23,8 @@ from agent.session.state import (
 from agent.session.turn import Turn
 from models.detections import HoleFinding, SquareFinding
 
+DOUBT_UM = 2.0  # how far places may be off on a grid that was known again by a low-mag frame
+
 
 def place_frame(turn: Turn, frame: Frame) -> tuple[str, str]:
     """Ids (grid, area) of what ``frame`` shows; what nobody announced is made known on the spot.
@@ -181,7 +183,7 @@ def merge_holes(
     theirs = set() if frame.nominal else _of_others(grid, square, points)
     for found, (x_um, y_um) in zip(finding.holes, points, strict=True):
         radius_um = found.radius_px * scale
-        if any(geometry.distance((h.x_um, h.y_um), (x_um, y_um)) < max(radius_um, h.radius_um) for h in kept):
+        if any(geometry.distance((h.x_um, h.y_um), (x_um, y_um)) < _room(grid, frame, h, radius_um) for h in kept):
             continue
         if (x_um, y_um) in theirs:
             continue
@@ -201,6 +203,12 @@ def merge_holes(
             )
         )
     return tuple(holes), beside
+
+
+def _room(grid: Grid, frame: Frame, hole: Hole, radius_um: float) -> float:
+    """How near to a kept hole nothing new is found: wider about one exposed before the grid was taken out."""
+    doubt = DOUBT_UM if grid.loads > 1 and hole.visited and hole.map_frame_id != frame.frame_id else 0.0
+    return max(radius_um, hole.radius_um) + doubt
 
 
 def _of_others(grid: Grid, square: Square, points: Sequence[geometry.Point]) -> set[geometry.Point]:

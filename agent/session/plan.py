@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from agent.messages import AcquireAtlas, ErrorKind, Expose, Focus, LoadGrid, MapSquare, Park
-from agent.policy import atlas, grouping, live, selection
+from agent.policy import atlas, grouping, itinerary, live, selection
 from agent.session import events as ev
 from agent.session.state import OPEN_STATES, Decision, Grid, Group, Hole, Square
 from agent.session.turn import Turn
@@ -41,12 +41,14 @@ def _next(turn: Turn) -> bool:
         turn.phase("stopping", spent)
         return True
     grid = state.grid
-    if grid is None or grid.state in ("waiting", "done", "skipped"):
+    if grid is None or grid.state in ("waiting", "done", "skipped", "screened"):
         return _next_grid(turn)
     if grid.state == "loading":
         return _load(turn, grid)
     if grid.state == "loaded":
-        return _begin_atlas(turn, grid)
+        return _realign(turn, grid) if grid.loads > 1 and grid.anchor is not None else _begin_atlas(turn, grid)
+    if grid.state == "realigning":
+        return _end_realign(turn, grid)
     if grid.state == "mapping":
         return _end_atlas(turn, grid)
     return _screen(turn, grid)
@@ -81,17 +83,68 @@ def _wind_up(turn: Turn) -> bool:
 
 
 def _next_grid(turn: Turn) -> bool:
-    for grid in turn.state.grids.values():
+    state, settings = turn.state, turn.settings
+    for grid in state.grids.values():
         if grid.state == "loading":
             return _load(turn, grid)
-        if grid.state == "waiting":
-            if grid.slot is None:
-                turn.grid(grid.grid_id, "loaded", "on the stage already")
-            else:
-                turn.grid(grid.grid_id, "loading", f"from slot {grid.slot}")
-            return True
+    if (pinned := itinerary.pinned(state)) is not None:
+        return _bring(turn, pinned, "an operator wants it next")
+    if (look := itinerary.next_look(state, settings)) is not None:
+        return _bring(turn, *look)
+    screened = [grid for grid in itinerary.usable(state) if grid.state == "screened"]
+    if screened and settings.policy.screening is not None:
+        return _best_grid(turn)
+    for grid in (*screened, *(grid for grid in itinerary.usable(state) if grid.state == "waiting")):
+        return _bring(turn, grid, "it was left for another" if grid.state == "screened" else "")
     turn.phase("stopping", "every grid is done")
     return True
+
+
+def _bring(turn: Turn, grid: Grid, why: str) -> bool:
+    """Go to ``grid``: on with it where it is on the stage, else it is loaded."""
+    said = f"{why}; " if why else ""
+    if grid.grid_id == turn.state.on_stage and grid.state == "screened":
+        turn.grid(grid.grid_id, "screening" if grid.squares else "loaded", f"{said}it is on the stage")
+    elif grid.slot is None and grid.loads:
+        turn.grid(grid.grid_id, "done", f"{said}it has no autoloader slot and cannot come back (session.grids)")
+    elif grid.slot is None:
+        turn.grid(grid.grid_id, "loaded", f"{said}on the stage already")
+    else:
+        turn.grid(grid.grid_id, "loading", f"{said}from slot {grid.slot}")
+    return True
+
+
+def _best_grid(turn: Turn) -> bool:
+    """After a first look: on where most is to be had, changes of grids counted; it may be the one on the stage."""
+    state, settings = turn.state, turn.settings
+    grids = itinerary.usable(state)
+    current = next((g for g in grids if g.grid_id == state.on_stage and g.state == "screened"), None)
+    here = selection.offer(state, settings, current) if current is not None else selection.Offer(Grid(grid_id="-"))
+    choice = live.choose(state, settings, here, _elsewhere(turn, current))
+    if choice.square_id and current is not None:
+        others = f"; {choice.runner_up} is next best" if choice.runner_up else ""
+        turn.grid(current.grid_id, "screening", f"most is to be had here: {choice.square_id}{others}")
+    elif choice.grid_id:
+        back = "back to it: " if state.grids[choice.grid_id].state == "screened" else ""
+        return _bring(turn, state.grids[choice.grid_id], back + choice.why)
+    else:
+        for grid in grids:
+            if grid.state in ("screened", "waiting"):
+                turn.grid(grid.grid_id, "done", "nothing is left on any grid that is worth its time")
+    return True
+
+
+def _elsewhere(turn: Turn, here: Grid | None) -> list[selection.Offer]:
+    """What the other grids have to offer that can be gone to."""
+    found = []
+    for grid in itinerary.usable(turn.state):
+        if here is not None and grid.grid_id == here.grid_id:
+            continue
+        if grid.state == "waiting":
+            found.append(selection.Offer(grid))
+        elif grid.state == "screened" and turn.settings.policy.screening is not None:
+            found.append(selection.offer(turn.state, turn.settings, grid))
+    return found
 
 
 def _load(turn: Turn, grid: Grid) -> bool:
@@ -124,6 +177,26 @@ def _end_atlas(turn: Turn, grid: Grid) -> bool:
     return True
 
 
+def _realign(turn: Turn, grid: Grid) -> bool:
+    """A grid is on the stage again: one low-mag frame shows how it lies now."""
+    assert grid.anchor is not None  # noqa: S101 - see `_next`
+    why = f"back on the stage: a frame like {grid.anchor.frame_id} shows how it lies now"
+    turn.grid(grid.grid_id, "realigning", why)
+    place = (round(grid.anchor.x_um, 3), round(grid.anchor.y_um, 3))
+    turn.command(AcquireAtlas(grid_id=grid.grid_id, positions_um=(place,)), "", Decision(why=why))
+    return False
+
+
+def _end_realign(turn: Turn, grid: Grid) -> bool:
+    if grid.placement is None:
+        why = "it came back and was not known again by its low-mag frame: nothing more is exposed on it"
+        turn.emit(ev.Noticed(severity="warning", text=f"grid {grid.grid_id}: {why}"))
+        turn.grid(grid.grid_id, "done", why)
+    else:
+        turn.grid(grid.grid_id, "screening", "known again; squares that have a map get a new one before they go on")
+    return True
+
+
 def _under_way(turn: Turn, grid: Grid) -> Square | None:
     """The square at hand, else the first that was begun."""
     here = turn.state.square(turn.state.here) if turn.state.here else None
@@ -137,6 +210,14 @@ def _screen(turn: Turn, grid: Grid) -> bool:
     exposed = sum(1 for s in grid.squares.values() for hole in s.holes.values() if hole.frame_id)
     if exposed >= (limit := turn.settings.budget.exposures_per_grid):
         turn.grid(grid.grid_id, "done", f"the grid's budget of {limit} exposures is spent (budget.exposures_per_grid)")
+        return True
+    if (pinned := itinerary.pinned(turn.state)) is not None and pinned.grid_id != grid.grid_id:
+        turn.grid(grid.grid_id, "screened", f"left for {pinned.grid_id}, which an operator wants next")
+        return True
+    if itinerary.is_look(turn.state, turn.settings, grid):
+        return _look(turn, grid)
+    if grid.word != "accepted" and not grid.looked_at and itinerary.next_look(turn.state, turn.settings) is not None:
+        turn.grid(grid.grid_id, "screened", itinerary.seen_words(grid))
         return True
     if turn.settings.policy.name == "learning":
         return _learned(turn, grid, exposed)
@@ -170,49 +251,81 @@ def _leave(turn: Turn, grid: Grid, why: str) -> bool:
     return True
 
 
+def _look(turn: Turn, grid: Grid) -> bool:
+    """One step of the first look at a grid: a few squares, a few holes in each, then it is set aside."""
+    state, settings = turn.state, turn.settings
+    look = settings.policy.screening
+    assert look is not None  # noqa: S101 - see `itinerary.is_look`
+    begun = [square for square in grid.squares.values() if square.map_frame_id]
+    offered = selection.offer(state, settings, grid)
+    for square, holes, _ in offered.mapped:
+        shot = sum(1 for hole in square.holes.values() if hole.visited)
+        if shot >= look.holes_per_square:
+            continue
+        if (planned := _groups(turn, square)) is not None:
+            return _regroup(turn, square, planned)
+        more = look.holes_per_square - shot
+        choice = live.choose(state, settings, selection.Offer(grid, ((square, holes, more),)))
+        if choice.square_id:
+            what = f"screening {grid.grid_id}, shot {shot + 1} of {look.holes_per_square} in {square.area_id}; "
+            return _take(turn, choice._replace(why=what + choice.why))
+    if len(begun) < look.squares_per_grid and offered.unmapped:
+        choice = live.choose(state, settings, selection.Offer(grid, (), offered.unmapped))
+        if choice.square_id:
+            what = f"screening {grid.grid_id}, square {len(begun) + 1} of {look.squares_per_grid}; "
+            return _take(turn, choice._replace(why=what + choice.why))
+    turn.grid(grid.grid_id, "screened", itinerary.seen_words(grid))
+    turn.emit(ev.Noticed(severity="info", text=itinerary.seen_words(grid)))
+    return True
+
+
 def _learned(turn: Turn, grid: Grid, exposed: int, only: str = "") -> bool:
     """One step of the learning policy: groups where they are missing, else the place that pays most.
 
     With ``only`` nothing but this square is gone on with.
     """
     state, settings = turn.state, turn.settings
-    mapped = []
+    offered = selection.offer(state, settings, grid)
+    open_ = {square.area_id for square, _, _ in offered.mapped}
     for square in grid.squares.values():
         if square.state != "mapped" or square.word == "rejected" or (only and square.area_id != only):
             continue
         planned = _groups(turn, square)
         if planned is not None:
             return _regroup(turn, square, planned)
-        holes = _wanted(turn, square)
-        quota = _quota(turn, square)
-        if quota or any(hole.word == "accepted" for hole in holes.values()):
-            mapped.append((square, holes, quota))
-        else:
+        if square.area_id not in open_:
             done = sum(1 for hole in square.holes.values() if hole.frame_id)
             why = Decision(why=f"{done} of {len(square.holes)} holes exposed, enough or all wanted")
             turn.area(square.area_id, "done", why)
             return True
-    ranked = selection.rank_squares(
-        grid,
-        min_score=state.thresholds["square_score"],
-        per_grid=len(grid.squares) if selection.visited(grid) < state.thresholds["squares_per_grid"] else 0,
-        autonomy=state.autonomy,
-        envelope=settings.interlocks,
-    )
-    unmapped = [] if only else ranked
-    waiting = 0 if only else sum(1 for other in state.grids.values() if other.state == "waiting")
-    choice = live.choose(state, settings, mapped=mapped, unmapped=unmapped, waiting_grids=waiting)
-    square_now = state.square(choice.square_id) if choice.square_id else None
-    if square_now is None and only:
+    if only:
+        offered = selection.Offer(grid, tuple(row for row in offered.mapped if row[0].area_id == only))
+    alone = only or grid.word == "accepted"  # an operator wants this grid: others wait
+    choice = live.choose(state, settings, offered, [] if alone else _elsewhere(turn, grid))
+    if not choice.square_id and only:
         turn.area(only, "done", Decision(why=choice.why))
         return True
-    if square_now is None:
+    if (
+        not choice.square_id
+        and choice.grid_id
+        and settings.policy.screening is not None
+        and state.autonomy != "approve"
+    ):
+        turn.grid(grid.grid_id, "screened", f"left: {choice.why}")
+        return True
+    if not choice.square_id:
         return _leave(turn, grid, f"{choice.why}; {exposed} holes exposed")
+    return _take(turn, choice)
+
+
+def _take(turn: Turn, choice: "live.Choice") -> bool:
+    """Do what was chosen on the grid on the stage: map the square, or shoot a group of it."""
+    square = turn.state.square(choice.square_id)
+    assert square is not None  # noqa: S101 - it is among those that were offered
     if choice.group < 0:
-        return _go_map(turn, square_now, _decision(turn, choice, square_now, square_now.frame_id))
-    group = square_now.groups[choice.group]
-    holes_now = [square_now.holes[hole_id] for hole_id in choice.hole_ids]
-    return _shoot(turn, square_now, group, holes_now, choice)
+        return _go_map(turn, square, _decision(turn, choice, square, square.frame_id))
+    holes = [square.holes[hole_id] for hole_id in choice.hole_ids]
+    return _shoot(turn, square, square.groups[choice.group], holes, choice)
 
 
 def _decision(turn: Turn, choice: "live.Choice", area: Square | Hole, frame_id: str) -> Decision:
@@ -300,25 +413,14 @@ def _clearance(square: Square, planned: grouping.Plan, beam_um: float) -> str:
     return f"at the focus spot of group {number} a beam of {beam_um:g} µm reaches {-gap_um:.2f} µm into a hole"
 
 
-def _wanted(turn: Turn, square: Square) -> dict[str, Hole]:
-    """Holes of ``square`` that may be exposed, best score first."""
-    hole_score, envelope = turn.state.thresholds["hole_score"], turn.settings.interlocks
-    return {h.area_id: h for h in selection.candidates(square, min_score=hole_score, envelope=envelope)}
-
-
 def _quota(turn: Turn, square: Square) -> int:
-    """How many more holes the square's budget allows, beside those that an operator accepted."""
-    shot = sum(1 for h in square.holes.values() if h.word != "accepted" and (h.dose_e_per_a2 > 0 or h.frame_id))
-    usual = int(turn.state.thresholds["exposures_per_square"])
-    budget = usual if square.budget is None else square.budget
-    free = sum(1 for hole in _wanted(turn, square).values() if hole.word != "accepted")
-    return min(free, max(0, budget + square.more_exposures - shot))
+    return selection.quota(turn.state, turn.settings, square)
 
 
 def _groups(turn: Turn, square: Square) -> grouping.Plan | None:
     """The groups of ``square`` where they have to change, else None: begun ones stay, the others are made anew."""
     holes = square.holes
-    wanted = _wanted(turn, square)
+    wanted = selection.wanted(turn.state, turn.settings, square)
     free = [hole_id for hole_id, hole in wanted.items() if hole.word != "accepted"]
     # who learns picks from all of them as they turn out, and keeps to the budget then
     quota = len(free) if turn.settings.policy.name == "learning" else _quota(turn, square)

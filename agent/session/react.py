@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+
+from agent import geometry
 from agent.messages import (
     AcquireAtlas,
     AnyWork,
@@ -9,6 +12,7 @@ from agent.messages import (
     DetectedObject,
     ErrorKind,
     Expose,
+    Frame,
     Goto,
     LoadGrid,
     MapSquare,
@@ -17,11 +21,12 @@ from agent.messages import (
 from agent.session import events as ev
 from agent.session import inputs as inp
 from agent.session.places import merge_holes, merge_squares, place_frame
-from agent.session.state import OPEN_STATES, Decision, Hole, Square, hole_id, square_id
+from agent.session.state import OPEN_STATES, Anchor, Decision, Hole, Placement, Square, hole_id, square_id
 from agent.session.turn import Turn
-from models.detections import HoleFinding, QualityFinding, SquareFinding
+from models.detections import GridSighting, HoleFinding, QualityFinding, SquareFinding
 
 LINK = "link"
+LEAST_CORRELATION = 0.6  # of a grid that came back with how it was: below, it is not taken for the same
 BAD_MICROGRAPHS = {"dark": ErrorKind.FRAME_DARK, "saturated": ErrorKind.FRAME_SATURATED}
 
 
@@ -95,9 +100,11 @@ def taken_over(turn: Turn, what: inp.TakenOver) -> None:
 
 def frame_came(turn: Turn, what: inp.FrameCame) -> None:
     """A frame is on disk: note what it shows; its analysis is due from now on."""
-    frame = what.frame
+    frame, as_taken, grid = what.frame, None, turn.state.grid
+    if grid is not None and (lies := grid.placement) is not None:  # it was out meanwhile, and lies otherwise by now
+        frame, as_taken = geometry.on_grid(what.frame, lies.matrix, (lies.x_um, lies.y_um)), what.frame
     grid_id, area_id = place_frame(turn, frame)
-    turn.emit(ev.FrameReceived(frame=frame, file=what.file, grid_id=grid_id, area_id=area_id))
+    turn.emit(ev.FrameReceived(frame=frame, file=what.file, grid_id=grid_id, area_id=area_id, as_taken=as_taken))
     limits = turn.settings.pixel_size_angstrom.get(frame.level)
     if limits is not None and not limits[0] <= frame.pixel_size_angstrom <= limits[1]:
         why = (
@@ -133,9 +140,50 @@ def analysed(turn: Turn, what: inp.Analysed) -> None:
             )
         case HoleFinding() as finding:
             _holes(turn, what, pending.area_id, finding)
+        case GridSighting() as finding:
+            _sighted(turn, what, pending.grid_id, pending.like, finding)
         case QualityFinding() as finding:
             _objects(turn, what, pending.area_id)
             _quality(turn, what, pending.area_id, finding)
+
+
+def _sighted(turn: Turn, what: inp.Analysed, grid_id: str, like: str, seen: GridSighting) -> None:
+    """A grid is back on the stage: where it lies now, or that it was not known again."""
+    anchor, frame = turn.state.grids[grid_id].anchor, what.frame
+    placement = None
+    if anchor is not None and seen.correlation >= LEAST_CORRELATION:
+        placement = placement_of(anchor, frame, seen)
+        (a, b), (x_um, y_um) = placement.matrix[:2], placement.stage_um(anchor.x_um, anchor.y_um)
+        turn_deg = math.degrees(math.atan2(-b, a))
+        way_um = math.hypot(x_um - anchor.x_um, y_um - anchor.y_um)
+        text = f"known again: {way_um:.1f} µm away and turned by {turn_deg:+.2f}°, correlation {seen.correlation:.2f}"
+    else:
+        text = f"not known again: correlation {seen.correlation:.2f}, {LEAST_CORRELATION:g} is needed"
+        text += f" ({seen.note})" if seen.note else ""
+    turn.emit(
+        ev.GridSighted(
+            grid_id=grid_id,
+            frame_id=frame.frame_id,
+            like=like,
+            model=what.model,
+            fingerprint=what.fingerprint,
+            placement=placement,
+            correlation=round(seen.correlation, 4),
+            decision=Decision(why=text, model=what.model, frame_id=frame.frame_id),
+            elapsed_s=what.elapsed_s,
+        )
+    )
+
+
+def placement_of(anchor: Anchor, frame: Frame, seen: GridSighting) -> Placement:
+    """How a grid lies of which ``frame`` shows what its anchor showed, turned and shifted as ``seen`` says."""
+    m, n = np.array(anchor.image_to_stage).reshape(2, 2), np.array(geometry.image_to_stage(frame)).reshape(2, 2)
+    turn = math.radians(seen.turn_deg)
+    rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    matrix = n @ rotation @ np.linalg.inv(m)
+    shift = np.array(geometry.centre_um(frame)) + n @ (seen.dx, seen.dy) - matrix @ (anchor.x_um, anchor.y_um)
+    a, b, c, d = (round(float(v), 9) for v in matrix.ravel())
+    return Placement(matrix=(a, b, c, d), x_um=round(float(shift[0]), 4), y_um=round(float(shift[1]), 4))
 
 
 def _holes(turn: Turn, what: inp.Analysed, area_id: str, finding: HoleFinding) -> None:
@@ -352,7 +400,7 @@ def result_came(turn: Turn, result: CommandResult) -> None:
     if entry is None or result.session_id != turn.state.session_id:
         return
     turn.emit(ev.CommandEnded(result=result, area_id=entry.area_id))
-    work = entry.command.work
+    work = entry.work
     if result.status == "done":
         _done(turn, entry.area_id, result, work, frames=len(entry.frames))
     elif result.status == "cancelled":

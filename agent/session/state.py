@@ -11,7 +11,8 @@ from agent.control_messages import Autonomy, Mode
 from agent.messages import AnyWork, Command, Goto, Level, Park
 
 Phase = Literal["idle", "collecting", "pausing", "paused", "stopping", "stopped", "fault"]
-GridState = Literal["waiting", "loading", "loaded", "mapping", "screening", "done", "skipped"]
+# realigning: it is back on the stage, and is looked for; screened: looked at, and perhaps gone back to
+GridState = Literal["waiting", "loading", "loaded", "mapping", "realigning", "screening", "screened", "done", "skipped"]
 AreaState = Literal["found", "queued", "busy", "mapped", "exposed", "done", "skipped", "rejected", "unknown"]
 Word = Literal["", "accepted", "rejected"]  # what an operator said; it outranks every model
 
@@ -123,6 +124,7 @@ class Square(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     touches_edge: bool = False
     frame_id: str = ""  # the low-mag frame it was found on
     map_frame_id: str = ""  # its newest medium-mag frame
+    map_load: int = 0  # `Grid.loads` when that was taken
     visited: bool = False  # one of its holes was exposed or measured, or the microscope software says so
     features: dict[str, float] = {}
     holes: dict[str, Hole] = {}
@@ -145,8 +147,38 @@ class Square(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
         return found
 
 
+class Placement(msgspec.Struct, frozen=True, kw_only=True):
+    """How a grid lies that was taken out and came back: stage = ``matrix`` @ (place on the grid) + (x, y).
+
+    Places on the grid are those of the stage when it was there for the first time; ``matrix`` is row major.
+    """
+
+    matrix: tuple[float, float, float, float]
+    x_um: float
+    y_um: float
+
+    def stage_um(self, x_um: float, y_um: float) -> tuple[float, float]:
+        """Where the stage has to be for this place on the grid."""
+        dx_um, dy_um = self.turned(x_um, y_um)
+        return dx_um + self.x_um, dy_um + self.y_um
+
+    def turned(self, x_um: float, y_um: float) -> tuple[float, float]:
+        """A way on the grid as a way of the stage."""
+        a, b, c, d = self.matrix
+        return a * x_um + b * y_um, c * x_um + d * y_um
+
+
+class Anchor(msgspec.Struct, frozen=True, kw_only=True):
+    """The low-mag frame by which a grid is known again: where it was taken, and its pixels on the stage."""
+
+    frame_id: str
+    x_um: float
+    y_um: float
+    image_to_stage: tuple[float, float, float, float]
+
+
 class Grid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One grid."""
+    """One grid; its places are those of the stage when it was there for the first time, see `Placement`."""
 
     grid_id: str
     slot: int | None = None
@@ -154,6 +186,21 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     why: str = ""
     atlas_frames: tuple[str, ...] = ()
     squares: dict[str, Square] = {}
+    word: Word = ""  # an operator wants it next, or never
+    loads: int = 0  # how often it came onto the stage
+    looked_at: bool = False  # it was seen, and set aside for another
+    anchor: Anchor | None = None
+    placement: Placement | None = None  # None: as the stage says
+
+    @property
+    def tries(self) -> tuple[int, int]:
+        """Exposures of it that were judged, and how many of them are good."""
+        judged = [h.quality_label for s in self.squares.values() for h in s.holes.values() if h.quality_label]
+        return len(judged), judged.count("good")
+
+    def must_map(self, square: Square) -> bool:
+        """Whether the square's map is of before the grid was taken out: its holes have to be found again."""
+        return self.loads > 1 and square.map_load != self.loads
 
 
 class PendingFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -165,6 +212,7 @@ class PendingFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     grid_id: str
     area_id: str
     seq: int
+    like: str = ""  # frame of the same place before the grid was taken out: it is compared with that
 
 
 class Outstanding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,6 +224,12 @@ class Outstanding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     issued_s: float = 0.0  # `State.spent_s` then
     cancelled: bool = False
     frames: tuple[str, ...] = ()
+    on_grid: AnyWork | None = None
+
+    @property
+    def work(self) -> AnyWork:
+        """What it asks for, with places on the grid."""
+        return self.on_grid or self.command.work
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,6 +282,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     grids: dict[str, Grid] = {}
     past: dict[str, Grid] = {}  # of earlier sessions, to be learned from where a driver asks for it; visited by nobody
     grid_id: str = ""
+    on_stage: str = ""  # the grid that was brought there last; empty while it is exchanged
     outstanding: dict[str, Outstanding] = {}
     pending: dict[str, PendingFrame] = {}
     commands_issued: int = 0

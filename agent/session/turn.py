@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from agent.messages import AnyWork, Command, ErrorKind, Expose, Focus, LoadGrid
+from agent.messages import AnyWork, Command, ErrorKind, Expose, Focus, Goto, LoadGrid, MapSquare
 from agent.session import events as ev
 from agent.session.apply import advance
 from agent.session.state import (
@@ -12,11 +12,23 @@ from agent.session.state import (
     GridState,
     Hole,
     Phase,
+    Placement,
     State,
     is_hole,
     square_of,
 )
 from agent.settings import ErrorRow, Settings
+
+
+def on_stage(work: AnyWork, placement: Placement) -> AnyWork:
+    """The same work with places of the stage instead of those on a grid that lies as ``placement`` says."""
+    if not isinstance(work, MapSquare | Focus | Expose | Goto):
+        return work
+    x_um, y_um = (round(v, 4) for v in placement.stage_um(work.x_um, work.y_um))
+    if isinstance(work, Expose):
+        u, v = placement.turned(work.image_shift_x_um, work.image_shift_y_um)
+        return replace(work, x_um=x_um, y_um=y_um, image_shift_x_um=round(u, 4), image_shift_y_um=round(v, 4))
+    return replace(work, x_um=x_um, y_um=y_um)
 
 
 class Turn:
@@ -70,7 +82,13 @@ class Turn:
             timeout_s=getattr(self.settings.timeouts_s, kind),
             work=work,
         )
-        self.emit(ev.CommandIssued(command=command, area_id=area_id, decision=decision))
+        grid = self.state.grid
+        on_grid = None
+        if grid is not None and grid.placement is not None and self.state.on_stage == grid.grid_id:
+            sent = on_stage(work, grid.placement)
+            if sent is not work:
+                command, on_grid = replace(command, work=sent), work
+        self.emit(ev.CommandIssued(command=command, area_id=area_id, decision=decision, on_grid=on_grid))
 
     def error(self, kind: ErrorKind, area_id: str, why: str, work: AnyWork | None = None) -> None:
         """Something failed: count it and do what the error policy says."""

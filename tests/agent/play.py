@@ -13,7 +13,7 @@ from agent.session import events as ev
 from agent.session import inputs as inp
 from agent.session.state import Hole, Square
 from agent.settings import Settings, load
-from models.detections import HoleDetection, HoleFinding, QualityFinding, SquareDetection, SquareFinding
+from models.detections import GridSighting, HoleDetection, HoleFinding, QualityFinding, SquareDetection, SquareFinding
 from tests.helpers import frame_of, image_of
 
 IMAGE = image_of(shape=(32, 32))
@@ -43,6 +43,7 @@ class Play:
         self.utc = 1_000.0
         self.rows: list[tuple[int, float, ev.AnyEvent]] = []
         self.inputs: list[inp.AnyInput] = []
+        self.sighting = GridSighting(turn_deg=2.0, dx=3.0, dy=-1.0, correlation=0.9)  # of a grid that came back
         self.pure = pure
         self.requests = 0
         self.frames = 0
@@ -95,8 +96,8 @@ class Play:
             "command_id": next(iter(self.state.outstanding), ""),
         }
         frame = frame_of(IMAGE, **(values | fields))
-        self.do(inp.FrameCame(frame=frame, file=f"frames/{frame.frame_id}.tif"))
-        return frame
+        events = self.do(inp.FrameCame(frame=frame, file=f"frames/{frame.frame_id}.tif"))
+        return next((event.frame for event in events if isinstance(event, ev.FrameReceived)), frame)
 
     def found(self, frame: Frame, finding: Any, **fields: Any) -> list[ev.AnyEvent]:
         """A model answers."""
@@ -121,9 +122,10 @@ class Play:
         work = self.work
         match work:
             case m.AcquireAtlas():
-                frame = self.frame("low")
+                back = self.state.grids[work.grid_id].state == "realigning"
+                frame = self.frame("low", *work.positions_um[0]) if back else self.frame("low")
                 self.result()
-                self.found(frame, squares(frame))
+                self.found(frame, self.sighting if back else squares(frame))
             case m.MapSquare(x_um=x, y_um=y):
                 frame = self.frame("medium", x, y)
                 self.result()

@@ -5,7 +5,7 @@ from typing import Any
 from agent import control_messages as say
 from agent import messages as m
 from agent.session import events as ev
-from agent.session.state import Decision, Group, Hole, Prior, Square, Timing
+from agent.session.state import Decision, Group, Hole, Placement, Prior, Square, Timing
 from tests.helpers import frame_of, image_of
 
 STAGE = m.Stage(x_um=-1.5, y_um=2.25, z_um=3.0, tilt_deg=-4.0)
@@ -190,6 +190,7 @@ REPLIES = (
     ),
 )
 
+PLACEMENT = Placement(matrix=(1.0, -0.01, 0.01, 1.0), x_um=12.0, y_um=-8.0)
 DECISION = Decision(why="because", by="ada", model="m", fingerprint="f", config="c", frame_id="frame-1", score=0.5)
 HOLE = Hole(area_id="G1-S001-H001", x_um=1.0, y_um=2.0, radius_um=0.6, score=0.9, features={"step": 1.0}, group=1)
 GROUP = Group(number=1, x_um=1.0, y_um=2.0, focus_x_um=2.0, focus_y_um=3.0, hole_ids=("G1-S001-H001",))
@@ -233,6 +234,17 @@ EVENTS: tuple[ev.AnyEvent, ...] = (
     ev.FrameSetAside(frame_id="frame-1", error=m.ErrorKind.FRAME_DARK, why="dark"),
     ev.GridAdded(grid_id="G3"),
     ev.GridChanged(grid_id="G1", state="loaded", decision=DECISION),
+    ev.GridSteered(grid_id="G1", word="accepted", decision=DECISION),
+    ev.GridSighted(
+        grid_id="G1",
+        frame_id="frame-2",
+        like="frame-1",
+        model="realign-grid",
+        fingerprint="1",
+        placement=PLACEMENT,
+        correlation=0.8,
+        decision=DECISION,
+    ),
     ev.AreaMeasured(
         measured_id="visit-1", area_id="G1-S001-H001", ctf_resolution_angstrom=4.5, quality=0.6, label="good"
     ),

@@ -8,7 +8,7 @@ import { element } from "./viewer.js";
 const by = (id) => document.getElementById(id);
 const LAMP = { well: "●", warn: "▲", bad: "■", off: "○" };
 const TROUBLE = new Set(["suspended", "error_counted", "frame_set_aside", "safe_ordered", "driver_left", "degraded_changed", "idle_told"]);
-const DECISIONS = new Set(["command_issued", "groups_planned", "area_changed", "grid_changed", "area_placed"]);
+const DECISIONS = new Set(["command_issued", "groups_planned", "area_changed", "grid_changed", "grid_sighted", "grid_steered", "area_placed"]);
 
 /** Replace what is in `parent` only where the words differ, so that nothing flickers and a selection stays. */
 function put(parent, rows, make) {

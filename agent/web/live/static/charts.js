@@ -68,7 +68,8 @@ function nothing(canvas, title, why) {
 }
 
 function drawDots(canvas, points, key, title, down = false) {
-  if (points.length < 2) return nothing(canvas, title, "not measured yet");
+  if (!points.length) return nothing(canvas, title, "not measured yet");
+  if (points.length === 1) return nothing(canvas, title, `${number(points[0][key])}, one so far`);
   const s = sheet(canvas, title);
   const values = points.map((p) => p[key]);
   const sorted = [...values].sort((a, b) => a - b);
@@ -102,7 +103,7 @@ function drawDots(canvas, points, key, title, down = false) {
 
 function drawRate(canvas, points, speed) {
   const title = speed === 1 ? "micrographs per hour" : "micrographs per hour, simulated clock";
-  if (points.length < 2) return nothing(canvas, title, "none yet");
+  if (points.length < 2) return nothing(canvas, title, points.length ? "one so far" : "none yet");
   const s = sheet(canvas, title);
   const from = points[0].utc;
   const to = Math.max(points[points.length - 1].utc, from + 1);

@@ -23,6 +23,7 @@ def policy(
     starts: int = 50,
     seed: int = 0,
     calibration: bool = True,
+    figure: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Compare routes over a survey of which every outcome is known: good holes within a time limit.
@@ -46,11 +47,13 @@ def policy(
         Of the starts.
     calibration
         Also compare the learner's chances for unseen squares with what came.
+    figure
+        SVG file for the reliability curve: what was said of holes of unseen squares against what came.
     json
         Print JSON.
     """
     from agent.errors import CryonautError
-    from agent.evaluation import policies
+    from agent.evaluation import policies, reliability
     from agent.evaluation.survey import read
 
     try:
@@ -59,12 +62,17 @@ def policy(
         minutes = []
     if not minutes or min(minutes) <= 0 or starts < 1:
         raise CryonautError(f"--limits {limits} --starts {starts}: minutes such as 120,240 and at least one start")
+    if figure is not None and not (calibration and figure.parent.is_dir() and figure.suffix == ".svg"):
+        raise CryonautError(f"--figure {figure}: an .svg file in a folder that exists, and no --no-calibration with it")
     data = read(survey)
     known = bool((data.predicted_angstrom > 0).any())
     if prior and not known:
         raise CryonautError(f"{survey}: no predictions (*_regress_*.txt): use --no-prior")
     scores = policies.compare(data, minutes, prior=prior, count=starts, seed=seed)
     trust = policies.calibration(data, prior=prior, count=min(starts, 20), seed=seed) if calibration else None
+    if figure is not None and trust is not None:
+        told = "with predictions" if prior else "without predictions"
+        figure.write_text(reliability.picture(trust, f"{survey.name}, squares not seen yet, {told}"), encoding="utf-8")
     if json:
         table: dict[str, dict[str, float]] = {}
         for score in scores:

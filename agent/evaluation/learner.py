@@ -12,7 +12,8 @@ from agent.policy.planning import Board, Here, Site
 
 MOST_MERIT = 0.6
 APART = 1e4  # pitches between patches: how they lie to each other is not known
-COLD = Belief(offset=-0.15, offset_sd=0.35, square_sd=0.4, across_sd=0.0)
+# Nothing is known: good is as likely as bad, and squares differ as much as what no score tells apart.
+COLD = Belief(offset=0.0, offset_sd=0.25, grid_sd=0.2, square_sd=0.4, across_sd=0.0, wide_sd=0.2, near_sd=0.1)
 WITH_PREDICTIONS = Belief(
     offset=0.05, offset_sd=0.1, hole_weights=(0.9, 0.3), hole_weight_sds=(0.2, 0.15),
     grid_sd=0.03, square_sd=0.06, across_sd=0.0, wide_sd=0.05, near_sd=0.08, chance_sd=0.28,

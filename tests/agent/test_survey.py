@@ -1,10 +1,12 @@
 import itertools
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from agent.errors import CryonautError
 from agent.evaluation import learner, policies
 from agent.evaluation.routes import Tour
 from agent.evaluation.survey import Survey, SurveyError, read
@@ -117,8 +119,14 @@ def test_the_evaluation_prints_the_means_of_every_policy(tmp_path: Path, capsys:
     assert set(answer["mean_good_holes"]) == {"learning", "greedy", "rank-only", "snowball", "random", "oracle-greedy"}
     assert set(answer["mean_good_holes"]["learning"]) == {"30", "60"}
     assert 0 <= answer["calibration"]["brier"] <= 1
-    policy(survey=tmp_path, limits="30", starts=2, prior=False)
+    policy(survey=tmp_path, limits="30", starts=2, prior=False, figure=tmp_path / "trust.svg")
     assert "learning" in capsys.readouterr().out
+    picture = ElementTree.parse(tmp_path / "trust.svg")
+    dots = [float(dot.get("cx", "")) for dot in picture.iter("{http://www.w3.org/2000/svg}circle")]
+    assert dots == sorted(dots)
+    assert dots
+    with pytest.raises(CryonautError, match="--figure"):
+        policy(survey=tmp_path, limits="30", starts=2, figure=tmp_path / "trust.jpg")
 
 
 def site(key: str, p_mean: list[float], groups: list[int], grid: str = "G", level: float = 0.0) -> Site:

@@ -219,7 +219,7 @@ def rerank(area: str, priority: int, *, link: Link = LOCAL) -> None:
 
 @app.command
 def pin(*area: str, link: Link = LOCAL) -> None:
-    """Visit these areas next, the first one first: `cryonaut control pin G1-S004-H012`."""
+    """Visit these areas, or this grid, next, the first one first: `cryonaut control pin G1-S004-H012`."""
     tell(link, say.Pin(area_ids=area))
 
 

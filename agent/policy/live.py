@@ -82,12 +82,14 @@ def choose(state: State, settings: Settings, here: Offer, elsewhere: Sequence[Of
     seen = view(state, settings)
     cost = prices.learned(state, autofocus=settings.exposure.autofocus)
     left = left_minutes(state, settings)
-    sites, ids = _sites(seen, state, here)
+    sites, ids = _sites(seen, state, here, cost)
     changes = {}
     for offer in elsewhere:
         grid = offer.grid
         unseen = grid.state == "waiting"
-        sites += [_unseen_grid(seen, state, grid, cost, left)] if unseen else _sites(seen, state, offer, away=True)[0]
+        sites += (
+            [_unseen_grid(seen, state, grid, cost, left)] if unseen else _sites(seen, state, offer, cost, away=True)[0]
+        )
         changes[grid.grid_id] = prices.change_minutes(state, seen=not unseen)
     board = Board(sites, _here(state), cost, left, settings.budget.exposures - state.exposures, changes)
     options = board.squares()
@@ -111,12 +113,14 @@ def choose(state: State, settings: Settings, here: Offer, elsewhere: Sequence[Of
     return choice._replace(why=f"{left_behind}{choice.why}")
 
 
-def _sites(seen: View, state: State, offer: Offer, *, away: bool = False) -> tuple[list[Site], dict[str, list[str]]]:
+def _sites(
+    seen: View, state: State, offer: Offer, cost: Costs, *, away: bool = False
+) -> tuple[list[Site], dict[str, list[str]]]:
     """Squares of a grid as the planner sees them, and for mapped ones the ids of its rows."""
     sites, ids = [], {}
     again = prices.seconds(state, "map_square") / 60.0
     for square, holes, quota in offer.mapped:
-        site, order = _mapped(seen, square, holes, quota)
+        site, order = _mapped(seen, square, holes, quota, cost)
         if order:
             extra = again if away or offer.grid.must_map(square) else 0.0  # after a change its holes are found anew
             sites.append(site._replace(extra_minutes=extra))
@@ -201,7 +205,22 @@ def _here(state: State) -> Here:
     return Here(state.grid_id, square_of(state.here), group)
 
 
-def _mapped(seen: View, square: Square, holes: dict[str, Hole], quota: int) -> tuple[Site, list[str]]:
+def _within(square: Square, holes: dict[str, Hole], p: dict[str, float], quota: int, cost: Costs) -> set[str]:
+    """The ``quota`` holes that pay best: group by group, as each costs a move and a focus."""
+    if quota >= len(holes):
+        return set(holes)
+    best: list[tuple[int, float, int, list[str]]] = []
+    for group in square.groups.values():
+        ids = sorted((i for i in group.hole_ids if i in holes), key=lambda i: (-holes[i].priority, -p[i], i))
+        if ids:
+            some = ids[: max(quota, 1)]
+            entry = 0.0 if group.focused else cost.group - cost.hole
+            rate = sum(p[i] for i in some) / (entry + len(some) * cost.hole)
+            best.append((-holes[ids[0]].priority, -rate, group.number, ids))
+    return set([i for *_, ids in sorted(best) for i in ids][: max(quota, 0)])
+
+
+def _mapped(seen: View, square: Square, holes: dict[str, Hole], quota: int, cost: Costs) -> tuple[Site, list[str]]:
     index = {area_id: i for i, area_id in enumerate(square.holes)}
     forecast = seen.posterior.forecast(square.area_id)
     mean = forecast.mean.copy()
@@ -209,10 +228,9 @@ def _mapped(seen: View, square: Square, holes: dict[str, Hole], quota: int) -> t
         if hole.word == "accepted":
             mean[index[area_id]] = SURE + 0.01 * hole.priority
     forecast = forecast._replace(mean=mean)
-    free = [i for i in holes if holes[i].word != "accepted"]
-    p = forecast.p_good
-    free.sort(key=lambda i: (-holes[i].priority, -p[index[i]], i))
-    taken = set(free[: max(quota, 0)]) | (holes.keys() - set(free))
+    free = {i for i in holes if holes[i].word != "accepted"}
+    p = {i: float(forecast.p_good[index[i]]) for i in free}
+    taken = _within(square, {i: holes[i] for i in free}, p, quota, cost) | (holes.keys() - free)
     order = [(group.number, i) for group in square.groups.values() for i in group.hole_ids if i in taken]
     order.sort(key=lambda item: item[0])
     rows = np.array([index[i] for _, i in order], np.int64)

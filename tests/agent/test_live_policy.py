@@ -221,3 +221,12 @@ def test_a_damaged_file_of_lessons_is_refused_with_the_way_out(tmp_path: Path, t
     path.write_text(text)
     with pytest.raises(ConfigError, match="session learned"):
         prior_of(path)
+
+
+def test_a_budget_smaller_than_the_square_is_spent_group_by_group_not_on_single_holes_of_many() -> None:
+    play = learning(holes__per_square=4, holes__max_image_shift_um=4.5)
+    run(play, lambda area: True)
+    shots = [c.work for c in play.issued() if isinstance(c.work, m.Expose)]
+    assert len(shots) == 12
+    focused = [c for c in play.issued() if isinstance(c.work, m.Focus)]
+    assert len(focused) == 3, "one group, and one focus, in each square"

@@ -40,7 +40,7 @@ def conditions(state: State, *, after_s: float, journal_trouble: str = "") -> di
     if state.phase == "stopped":
         good = sum(h.quality_label == "good" for g in state.grids.values() for s in g.squares.values() for h in s.holes.values())  # fmt: skip  # noqa: E501
         found["ended"] = Condition(f"ended: {state.why}. {state.exposures} exposures, {good} good", "info")
-    if state.phase == "idle":
+    if state.phase == "idle" and state.why:  # without it has not begun
         found["waiting"] = Condition(f"waits for you: {state.why}", "warning")
     if state.phase == "paused" and state.why.startswith("taken over"):
         found["taken"] = Condition(f"paused: {state.why}", "warning")

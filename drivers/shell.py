@@ -104,6 +104,7 @@ class Shell:
         self._idle = asyncio.Event()  # nothing is under way
         self._idle.set()
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
+        self._in_hand: set[tuple[str, str]] = set()  # sessions and ids of commands that wait or are under way
         self._dropped: set[str] = set()
         self._untaken: dict[str, tuple[CommandResult, float]] = {}  # results that the daemon has not acknowledged
         self._silent = False  # the daemon was silent for too long: only a new hello leads on
@@ -384,8 +385,10 @@ class Shell:
         if known is None or command.session_id != known.session_id or command.epoch < known.epoch:
             log.warning("command.old_epoch", command=command.command_id, epoch=command.epoch)
             return
-        if self._running is not None and self._running.command_id == command.command_id:
+        key = (command.session_id, command.command_id)
+        if key in self._in_hand:  # it waits or is under way: its end will be told
             return
+        self._in_hand.add(key)
         done = await self._disk(self.ledger.result, command)
         if done is not None:
             self._send(done)
@@ -393,6 +396,8 @@ class Shell:
             await self._ended(self._hands.result(command, "unknown", message="begun before, its end is not known"))
         else:
             self._commands.put_nowait(command)
+            return
+        self._in_hand.discard(key)
 
     async def _work(self) -> None:
         while True:
@@ -403,11 +408,12 @@ class Shell:
             self._taken = False
             self._hands.cancel.clear()
             try:
-                if not await self._disk(self.ledger.known, command):  # else asked for twice while it waited
+                if not await self._disk(self.ledger.known, command):  # else it was cancelled while it waited
                     await self._ended(await self._do(command))
             finally:
                 self._running = None
                 self._idle.set()
+                self._in_hand.discard((command.session_id, command.command_id))
 
     async def _do(self, command: Command) -> CommandResult:
         if self._held or command.command_id in self._dropped:

@@ -1,13 +1,13 @@
 """An evaluation as a self-contained page, as JSON, and as the lines of a terminal's table."""
 
 import json
-import os
 from pathlib import Path
 
 from agent.evaluation.plots import curve_plot, figure_plot
 from agent.evaluation.statistics import Comparison, Figure
 from agent.evaluation.summary import Summary
 from agent.report import environment
+from agent.whole import write_whole
 
 
 def figure_words(found: Figure | None) -> str:
@@ -61,14 +61,4 @@ def write(summary: Summary, out: Path, *, title: str, unit: str) -> tuple[Path, 
         curves=curve_plot(summary.curves),
     )
     as_json = json.dumps(summary.plain(), indent=1, ensure_ascii=False)
-    return _write(out / "evaluation.html", page), _write(out / "evaluation.json", as_json + "\n")
-
-
-def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", errors="replace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_whole(out / "evaluation.html", page), write_whole(out / "evaluation.json", as_json + "\n")

@@ -1,6 +1,5 @@
 """The manifest of a recording: which versions, models and settings made it, and how much of it there has to be."""
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import msgspec
 
 from agent import __version__
+from agent.whole import whole
 
 FILE_NAME = "manifest.json"
 FORMAT = 1
@@ -84,10 +84,5 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     OSError
         If the disk is full or cannot be written.
     """
-    path = folder / FILE_NAME
-    partial = path.with_name(f".{FILE_NAME}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(folder / FILE_NAME) as part:
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")

@@ -1,6 +1,5 @@
 """A report of a session: one self-contained HTML file for the person who reads it in the morning."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from agent.report.cards import cards, damaged
 from agent.report.maps import grid_view, short, square_view
 from agent.report.timings import timings
 from agent.report.troubles import troubles
+from agent.whole import write_whole
 
 __all__ = ["render"]
 
@@ -42,13 +42,7 @@ def render(folder: Path, out: Path | None = None) -> Path:
     target = folder / FILE_NAME if out is None else out / FILE_NAME if out.is_dir() else out
     page = environment().get_template("report.html.jinja").render(**view_of(read(folder), time.time()))
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8", errors="replace")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    return write_whole(target, page)
 
 
 def view_of(record: Record, now_utc: float) -> dict[str, Any]:

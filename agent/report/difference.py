@@ -1,7 +1,6 @@
 """The difference of two sessions as one self-contained page: what changed, why, with pictures; and as JSON."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from agent.recording.record import Record
 from agent.report import environment
 from agent.report.pictures import Picture, colour_jpeg
 from agent.session import events as ev
+from agent.whole import write_whole
 
 MOST_PICTURES = 24
 MOST_ROWS = 400
@@ -75,7 +75,7 @@ def render(then: Record, now: Record, difference: Difference, out: Path, notes: 
         )
     )
     as_json = json.dumps({**difference.plain(), "notes": notes}, indent=1, ensure_ascii=False)
-    return _write(out / "difference.html", page), _write(out / "difference.json", as_json + "\n")
+    return write_whole(out / "difference.html", page), write_whole(out / "difference.json", as_json + "\n")
 
 
 def picture_of(then: Record, now: Record, change: Change) -> Picture:
@@ -134,13 +134,3 @@ def _crop(image: Any, received: ev.FrameReceived, change: Change) -> Picture:
         for angle in range(0, 360, 30):
             cv2.ellipse(picture, centre, (radius + 3, radius + 3), 0, angle, angle + 16, NOW, 2, cv2.LINE_AA)
     return colour_jpeg(picture, 82)
-
-
-def _write(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", errors="replace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path

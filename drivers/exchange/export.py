@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from agent import geometry
 from agent.errors import BadFileError, CryonautError
 from agent.recording.record import Record
 from agent.session.state import Hole, Square, grid_of, square_of
+from agent.whole import whole
 from drivers.serialem.navfile import NavItem, write_nav
 
 COLUMNS = (
@@ -65,7 +65,9 @@ def to_nav(record: Record, out: Path) -> Path:
 
     Names are area ids; the note holds size and score, so that `import serialem` reads them back.
     """
-    return _written(out, lambda part: write_nav(part, _items(record)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_nav(out, _items(record))
+    return out
 
 
 def _items(record: Record) -> Iterator[NavItem]:
@@ -240,10 +242,6 @@ def _text(path: Path, text: str) -> None:
 def _written(path: Path, write: Callable[[Path], None]) -> Path:
     """``path``, written as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as part:
+        write(part)
     return path

@@ -148,6 +148,26 @@ async def test_a_command_asked_for_again_while_it_runs_is_done_once_and_never_to
         assert len(bench.done) == 1
 
 
+async def test_a_command_that_comes_twice_at_once_is_done_once_and_never_told_unknown(
+    daemon: RawDaemon, tmp_path: Path
+) -> None:
+    async with at(daemon.endpoint, tmp_path) as (shell, bench):
+        ask = shell.ledger.result
+
+        def slow(command: Command) -> CommandResult | None:
+            found = ask(command)
+            time.sleep(0.2)  # meanwhile the first one begins
+            return found
+
+        shell.ledger.result = slow  # type: ignore[method-assign]
+        await daemon.welcome()
+        for _ in range(2):
+            await daemon.send(order(Goto(x_um=1.0, y_um=2.0)))
+        for _ in range(5):  # told again, as nobody accepts it
+            assert (await daemon.expect(CommandResult)).status == "done"
+        assert len(bench.done) == 1
+
+
 async def test_a_command_of_an_old_epoch_or_another_session_is_ignored(daemon: RawDaemon, tmp_path: Path) -> None:
     daemon.epoch = 3
     async with at(daemon.endpoint, tmp_path) as (_, bench):

@@ -139,20 +139,23 @@ class RealModule:
         return None if not values else values[0] if len(values) == 1 else tuple(values)
 
     def image(self, buffer: int, fft: int = 0, handshake: bytes = b"\x08\0\0\0\x02\0\0\0") -> Any:
-        """An image as the module of August 2023 reads it: what comes with the head is lost."""
-        head = self.exchange(struct.pack("<4i", 16, 4, buffer, fft))
-        assert len(head) == 32, "image bytes came together with the head: this module hangs now"
+        """An image as the modules read it; that of August 2023 would hang on pixels that come with the head.
+
+        A gap keeps them apart, unless the machine is so busy that this client comes late; then they are kept here.
+        """
+        reply = self.exchange(struct.pack("<4i", 16, 4, buffer, fft))
+        head, early = reply[:32], reply[32:]
         kind, row_bytes, columns, rows, size, parts = struct.unpack_from("<6i", head, 8)
         if size == 0:
             return None
         assert row_bytes == columns * np.dtype(DTYPES[kind]).itemsize
-        pixels = bytearray()
+        pixels = bytearray(early)
         link = self.connect()
         part = math.ceil(size / parts)
         for number in range(parts):
             if number:
                 link.sendall(handshake)
-            wanted = min(part, size - number * part)
+            wanted = min(part, size - number * part) - (0 if number else len(early))
             while wanted:
                 got = link.recv(min(1 << 20, wanted))
                 if not got:

@@ -2,6 +2,8 @@
 
     python -m benchmarks.organelles --work runs/organelles                 # everything; a finished part is not repeated
     python -m benchmarks.organelles --only cells --work runs/organelles    # one cell, joint, fine-tuned, from scratch
+    python -m benchmarks.organelles --only shipped                         # the shipped weights on the four cells
+    python -m benchmarks.organelles --only pictures --work runs/organelles # what they mark in the naive cells
     python -m benchmarks.organelles --only speed                           # voxels/s, ratio to the published network
     python -m benchmarks.organelles --only epfl --data ../shared/data/volumes   # mitochondria of real FIB-SEM slices
 
@@ -20,15 +22,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
 from benchmarks import organelle_slices
-from models.runtime import load
+from benchmarks.organelle_pictures import drawn, network_of
+from models.runtime import WEIGHTS, load
 from models.training.loop import load_recipe
-from models.training.organelles import Data, fine_tune, learn, measure, simulated, simulated_data
+from models.training.organelles import WEIGHTS as SHIPPED
+from models.training.organelles import Data, fine_tune, learn, load_weights, measure, simulated, simulated_data
 from models.training.organelles_data import Annotated
-from models.training.organelles_network import FastNet, OrganelleNet, PublishedNet, parameters
+from models.training.organelles_network import FastNet, OrganelleNet, PublishedNet, build, parameters
 from models.training.organelles_recipe import OrganelleRecipe
 from simulators.specimen.cell import CellName
 
@@ -36,6 +41,7 @@ RECIPE = Path(__file__).resolve().parent.parent / "config" / "training" / "organ
 TRAINED: tuple[CellName, ...] = ("train-1", "train-2")
 NAIVE: tuple[CellName, ...] = ("naive-1", "naive-2")
 TEST_REGION = 91
+SHAPE = (176, 176, 176)
 _ORDER = ("one", "joint", "from", "fine-tuned")
 Figures = dict[str, dict[str, tuple[float, float, float]]]
 
@@ -43,7 +49,7 @@ Figures = dict[str, dict[str, tuple[float, float, float]]]
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("cells", "speed", "epfl", "vnc"), default=None)
+    parser.add_argument("--only", choices=("cells", "pictures", "shipped", "speed", "epfl", "vnc"), default=None)
     parser.add_argument("--work", type=Path, default=Path("runs/organelles"), help="folder of the trainings")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/volumes"), help="folder of real volumes")
     parser.add_argument("--config", type=Path, default=RECIPE)
@@ -54,6 +60,10 @@ def main() -> None:
         speed()
     if asked.only in (None, "cells"):
         cells(load_recipe(asked.config, OrganelleRecipe), asked.work, asked.seed, asked.iterations)
+    if asked.only in (None, "pictures"):
+        pictures(load_recipe(asked.config, OrganelleRecipe), asked.work)
+    if asked.only in (None, "shipped"):
+        shipped(load_recipe(asked.config, OrganelleRecipe))
     if asked.only in (None, "epfl", "vnc"):
         for name in ("epfl", "vnc") if asked.only is None else (asked.only,):
             organelle_slices.run(name, asked.data, asked.work, asked.seed)
@@ -62,36 +72,20 @@ def main() -> None:
 def cells(recipe: OrganelleRecipe, work: Path, seed: int, iterations: int | None) -> None:
     """F1 on all four cells of networks from one cell, from two, fine-tuned, and from scratch."""
     begun = time.process_time()
-    shape = (176, 176, 176)
-    tests = {name: simulated(name, TEST_REGION, recipe, shape) for name in (*TRAINED, *NAIVE)}
-
-    def figures(network: OrganelleNet, names: tuple[CellName, ...]) -> Figures:
-        found = {name: measure(network, [tests[name]], recipe) for name in names}
-        return {
-            name: {s: (one.f1, one.precision, one.recall) for s, one in scores.items()}
-            for name, scores in found.items()
-        }
-
     every: tuple[CellName, ...] = (*TRAINED, *NAIVE)
 
     def trained(folder: Path, used: tuple[CellName, ...]) -> Figures:
         data = simulated_data(recipe, used)
         network, _ = learn(recipe, data, folder, seed=seed, iterations=iterations, say=_say)
-        return figures(network, every)
-
-    def tuned(folder: Path, cell: CellName, start: Path | None) -> Figures:
-        block = fullest(simulated(cell, 50, recipe, shape), recipe)
-        data = Data((block,), (simulated(cell, 60, recipe, shape),), f"one block of {cell}")
-        network, _ = fine_tune(recipe, data, folder, start, seed=seed, say=_say)
-        return figures(network, (cell,))
+        return figures(network, every, recipe)
 
     joint = work / "joint"
     jobs: dict[str, tuple[Path, Callable[[Path], Figures]]] = {
         "joint": (joint, partial(trained, used=TRAINED)),
     }
     for cell in NAIVE:
-        jobs[f"from scratch on {cell}"] = (work / f"scratch-{cell}", partial(tuned, cell=cell, start=None))
-        jobs[f"fine-tuned on {cell}"] = (work / f"fine-{cell}", partial(tuned, cell=cell, start=joint))
+        jobs[f"from scratch on {cell}"] = (work / f"scratch-{cell}", partial(tuned, recipe, cell, None, seed))
+        jobs[f"fine-tuned on {cell}"] = (work / f"fine-{cell}", partial(tuned, recipe, cell, joint, seed))
     jobs["one cell"] = (work / "one-cell", partial(trained, used=TRAINED[:1]))
     rows: dict[str, Figures] = {}
     for name, (folder, work_on) in jobs.items():
@@ -107,6 +101,53 @@ def cells(recipe: OrganelleRecipe, work: Path, seed: int, iterations: int | None
                 parts.append(f"{'':>22}" if f1 is None else f"{f1:>8.3f} ({precision:.2f}, {recall:.2f})")
             print(f"{name:24}" + "".join(parts))
     print(f"\n{time.process_time() - begun:.0f} s of processor time for what was not there yet")
+
+
+def figures(network: OrganelleNet, cells: tuple[CellName, ...], recipe: OrganelleRecipe) -> Figures:
+    """F1, precision and recall of each structure in the regions that nothing was learned from, by cell."""
+    found = {}
+    for cell in cells:
+        scores = measure(network, [simulated(cell, TEST_REGION, recipe, SHAPE)], recipe)
+        found[str(cell)] = {name: (one.f1, one.precision, one.recall) for name, one in scores.items()}
+    return found
+
+
+def tuned(recipe: OrganelleRecipe, cell: CellName, start: Path | None, seed: int, folder: Path) -> Figures:
+    """Figures of a network that went on with one block of a naive cell, or began with it."""
+    block = fullest(simulated(cell, 50, recipe, SHAPE), recipe)
+    data = Data((block,), (simulated(cell, 60, recipe, SHAPE),), f"one block of {cell}")
+    network, _ = fine_tune(recipe, data, folder, start, seed=seed, say=_say)
+    return figures(network, (cell,), recipe)
+
+
+def pictures(recipe: OrganelleRecipe, work: Path) -> None:
+    """Sections of the naive cells with what the networks of the table mark, in ``work/cells.jpg``."""
+    tests: dict[str, Annotated] = {name: simulated(name, TEST_REGION, recipe, SHAPE) for name in NAIVE}
+    naive: tuple[str, ...] = NAIVE
+    one, joint = (network_of(work / name, recipe) for name in ("one-cell", "joint"))
+    columns = {
+        "one cell": dict.fromkeys(naive, one),
+        "joint": dict.fromkeys(naive, joint),
+        "from scratch, one block": {c: network_of(work / f"scratch-{c}", recipe) for c in naive},
+        "fine-tuned, one block": {c: network_of(work / f"fine-{c}", recipe) for c in naive},
+    }
+    drawn(work / "cells.jpg", tests, columns, recipe)
+    print(f"{work / 'cells.jpg'}")
+
+
+def shipped(recipe: OrganelleRecipe) -> None:
+    """F1 of the weights in use on regions of the four cells; of the naive ones they have seen nothing."""
+    manifest = WEIGHTS / f"{SHIPPED}.yaml"
+    settings = load(SHIPPED).manifest.settings
+    recipe = msgspec.structs.replace(recipe, structures=tuple(settings["structures"]))
+    network = build(recipe.arch, len(recipe.structures), recipe.width, norm=False)
+    load_weights(network, manifest, recipe.structures)
+    print(f"{'F1 (precision, recall)':24}" + "".join(f"{name:>22}" for name in recipe.structures))
+    for cell in (*TRAINED, *NAIVE):
+        for what, limits in (("0.5", None), ("the manifest's", settings["thresholds"])):
+            found = measure(network, [simulated(cell, TEST_REGION, recipe, SHAPE)], recipe, thresholds=limits)
+            parts = [f"{s.f1:.3f} ({s.precision:.2f}, {s.recall:.2f})" for s in found.values()]
+            print(f"{cell + ', ' + what:24}" + "".join(f"{part:>22}" for part in parts))
 
 
 def fullest(volume: Annotated, recipe: OrganelleRecipe) -> Annotated:

@@ -172,6 +172,7 @@ def organelles(
     config: Path | None = None,
     seed: int = 0,
     iterations: int | None = None,
+    rate: float | None = None,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Learn to mark organelles in volumes, or go on with one block of a new cell.
@@ -208,6 +209,8 @@ def organelles(
         Everything random follows from it.
     iterations
         In the place of the recipe's.
+    rate
+        Learning rate in the place of the recipe's, such as a smaller one to go on with other cells (--start).
     dry_run
         Measure two iterations; print time, memory and disk.
     """
@@ -225,6 +228,10 @@ def organelles(
         recipe = load_recipe(config or preset_folder() / "training" / usual, OrganelleRecipe)
         if structures:
             recipe = msgspec.structs.replace(recipe, structures=structures)
+        if rate is not None:
+            changed = msgspec.structs.replace(recipe.optimisation, learning_rate=rate)
+            tuning = msgspec.structs.replace(recipe.finetuning, learning_rate=rate)
+            recipe = msgspec.structs.replace(recipe, optimisation=changed, finetuning=tuning)
         if dry_run:
             most = recipe.finetuning.iterations if finetune else recipe.optimisation.iterations
             print("\n".join(family.cost(recipe).lines(recipe, iterations or most, held_out=2)))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Arch = Literal["fast", "published"]
+LEAK = 0.1  # slope below 0
 STEP = 8  # three halvings: a block that begins elsewhere meets other pooling phases
 
 
@@ -135,7 +136,7 @@ class Standardised(nn.Conv3d):
     and `plain` is the same convolution without any of it.
     """
 
-    def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, gain: float = 1.4) -> None:
+    def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, gain: float = 1.0) -> None:
         super().__init__(cin, cout, size, stride=stride)
         nn.init.normal_(self.weight, std=1 / math.sqrt(cin * size**3))
         nn.init.zeros_(self.bias)
@@ -153,7 +154,12 @@ class Standardised(nn.Conv3d):
         return functional.conv3d(volume, self.kernels(), self.bias, self.stride)
 
 
-def _conv(cin: int, cout: int, size: int, *, stride: int = 1, norm: bool, gain: float = 1.4) -> nn.Conv3d:
+def _bent(volume: Tensor) -> Tensor:
+    """What follows a convolution: never flat, for a level that once falls silent would stay so."""
+    return functional.leaky_relu(volume, LEAK)
+
+
+def _conv(cin: int, cout: int, size: int, *, stride: int = 1, norm: bool, gain: float = 1.0) -> nn.Conv3d:
     return (
         Standardised(cin, cout, size, stride=stride, gain=gain) if norm else nn.Conv3d(cin, cout, size, stride=stride)
     )
@@ -167,8 +173,8 @@ class _Residual(nn.Module):
         self.first, self.second = _conv(width, width, 3, norm=norm), _conv(width, width, 3, norm=norm, gain=0.3)
 
     def forward(self, volume: Tensor) -> Tensor:
-        inner = self.second(functional.relu(self.first(volume)))
-        return functional.relu(volume[:, :, 2:-2, 2:-2, 2:-2] + inner)
+        inner = self.second(_bent(self.first(volume)))
+        return _bent(volume[:, :, 2:-2, 2:-2, 2:-2] + inner)
 
 
 class FastNet(OrganelleNet):
@@ -198,9 +204,9 @@ class FastNet(OrganelleNet):
         self.at1 = _Residual(w2, norm=norm)
         self.down2 = _conv(w2, w3, 2, stride=2, norm=norm)
         self.at2 = _Residual(w3, norm=norm)
-        self.join1 = nn.Conv3d(w3, w2, 1)
+        self.join1 = _conv(w3, w2, 1, norm=norm)
         self.back1 = _Residual(w2, norm=norm)
-        self.join0 = nn.Conv3d(w2, w1, 1)
+        self.join0 = _conv(w2, w1, 1, norm=norm)
         self.back0 = _Residual(w1, norm=norm)
         self.head = nn.Conv3d(w1, 8 * structures, 1)
         self.level_head(range(structures))
@@ -219,9 +225,9 @@ class FastNet(OrganelleNet):
 
     def logits(self, volume: Tensor) -> Tensor:
         """Log-odds of each structure."""
-        fine = functional.relu(self.stem(2 * volume - 1))
-        middle = self.at1(functional.relu(self.down1(fine)))
-        coarse = self.at2(functional.relu(self.down2(middle)))
+        fine = _bent(self.stem(2 * volume - 1))
+        middle = self.at1(_bent(self.down1(fine)))
+        coarse = self.at2(_bent(self.down2(middle)))
         coarse = _twice(self.join1(coarse))
         middle = self.back1(coarse + _crop(middle, coarse.shape[2:]))
         middle = _twice(self.join0(middle))
@@ -230,6 +236,30 @@ class FastNet(OrganelleNet):
         n, _, z, y, x = parts.shape
         parts = parts.reshape(n, self.structures, 2, 2, 2, z, y, x).permute(0, 1, 5, 2, 6, 3, 7, 4)
         return parts.reshape(n, self.structures, 2 * z, 2 * y, 2 * x)
+
+    def calibrate(self, volume: Tensor) -> None:
+        """Begin so that each convolution answers this volume with mean 0 and deviation 1 (the second of a pair: 0.3).
+
+        Nothing holds values in a range later but the kernels' gains, so these have to begin right (Salimans & Kingma,
+        Weight Normalization, 2016); else coarse levels drown fine ones or fall silent.
+        """
+
+        def level(layer: nn.Module, _given: object, answer: Tensor) -> Tensor:
+            if not isinstance(layer, Standardised):
+                return answer
+            spread, mean = torch.std_mean(answer, dim=(0, 2, 3, 4), correction=0)
+            wanted = layer.gain.detach().clone()
+            scale = wanted / spread.clamp(min=1e-3)
+            layer.gain.mul_(scale)
+            layer.bias.copy_(-mean * scale)
+            shape = (1, -1, 1, 1, 1)
+            return (answer - mean.view(shape)) * scale.view(shape)
+
+        handles = [layer.register_forward_hook(level) for layer in self.modules() if isinstance(layer, Standardised)]
+        with torch.no_grad():
+            self.logits(volume)
+        for handle in handles:
+            handle.remove()
 
     def folded(self) -> "FastNet":
         """The same network of plain convolutions."""

@@ -155,7 +155,7 @@ class FineTuning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     edge
         Smallest edge of the annotated block in voxels (published: 204).
     learning_rate
-        In the place of the training's; 0: the same, as published.
+        In the place of the training's; 0: the same, as published. From scratch it is the training's in any case.
     """
 
     iterations: int = 15_000

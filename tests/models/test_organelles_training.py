@@ -130,6 +130,33 @@ def test_kernels_have_mean_0_and_the_length_of_their_gain_and_training_answers_a
         assert torch.equal(network.train()(volume), network.eval()(volume))
 
 
+def test_a_network_begins_with_every_level_heard() -> None:
+    """Calibrated, each convolution answers with mean 0 and the deviation of its gain, whatever the greys are."""
+    torch.manual_seed(2)
+    network = FastNet(2, 4)
+    volume = 0.4 + 0.02 * torch.rand(2, 1, 88, 88, 88, generator=torch.Generator().manual_seed(1))
+    before = volume.clone()
+    network.calibrate(volume)
+    assert torch.equal(volume, before)
+    found: dict[str, tuple[float, float]] = {}
+
+    def note(name: str) -> Any:
+        def hook(_layer: Any, _given: Any, answer: Any) -> None:
+            found[name] = (float(answer.mean((0, 2, 3, 4)).abs().max()), float(answer.std((0, 2, 3, 4)).mean()))
+
+        return hook
+
+    for name, layer in network.named_modules():
+        if isinstance(layer, Standardised):
+            layer.register_forward_hook(note(name))
+    with torch.no_grad():
+        network(volume)
+    assert len(found) == 12
+    for name, (mean, spread) in found.items():
+        assert mean < 1e-3, name
+        assert spread == pytest.approx(0.3 if name.endswith("second") else 1.0, rel=0.01), name
+
+
 def test_an_unlearned_network_shows_no_checkerboard() -> None:
     """The eight voxels that come from one at half the sampling begin alike."""
     with torch.no_grad():
@@ -376,7 +403,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_weights_bit_for_bit(tmp_
 
 def test_weights_of_an_older_form_are_refused_in_a_word(tmp_path: Path) -> None:
     state = FastNet(2, 2).state_dict()
-    torch.save({**state, "stem.norm.running_mean": torch.zeros(2)}, tmp_path / "old.pt")
+    torch.save({**state, "stem.conv.weight": torch.zeros(2)}, tmp_path / "old.pt")
     with pytest.raises(TrainingError, match="older form"):
         load_weights(FastNet(2, 2), tmp_path / "old.pt")
 

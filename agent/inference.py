@@ -33,7 +33,8 @@ REGISTRY: dict[str, str] = {
     "quality-ctf": "models.quality:CtfQualityScorer",
 }
 FALLBACK: dict[Level, str] = {"low": "squares-mixture", "medium": "holes-template", "high": "quality-simple"}
-BEST: dict[Level, str] = {"low": "squares-net", "medium": "holes-net"}  # where nothing else is said
+# What answers where nothing else is said: in sessions as on the command line.
+BEST: dict[Level, str] = {"low": InferenceSettings().squares, "medium": InferenceSettings().holes}
 # Detectors that a config may ask for beside the quality of each high-mag frame.
 DETECTORS: dict[str, str] = {"gold": "models.gold.live:LiveGold", "vesicles": "models.vesicles.live:LiveVesicles"}
 DETECTOR_FALLBACK: dict[str, str] = {"gold": "models.gold.live:ClassicalGold"}  # needs no weights
@@ -104,7 +105,7 @@ def detect(detector: ObjectDetector, image: NDArray[Any], pixel_size_angstrom: f
 
 
 def conditions_of(frame: Frame, settings: QualitySettings) -> Conditions:
-    """How a micrograph was taken: what the frame says, else what the site set."""
+    """How a frame was taken: what it says itself, else what the site set."""
     open_beam = frame.open_beam_counts
     if open_beam is None and settings.counts_per_electron is not None and frame.dose_e_per_a2:
         open_beam = settings.counts_per_electron * frame.dose_e_per_a2 * frame.pixel_size_angstrom**2
@@ -113,10 +114,15 @@ def conditions_of(frame: Frame, settings: QualitySettings) -> Conditions:
         cs_mm=settings.cs_mm if frame.cs_mm is None else frame.cs_mm,
         amplitude_contrast=settings.amplitude_contrast,
         phase_shift_deg=None if settings.phase_plate else 0.0,
-        open_beam=settings.open_beam_counts if open_beam is None else open_beam,
+        open_beam=_reference(frame.level, settings) if open_beam is None else open_beam,
         mean_free_path_nm=settings.mean_free_path_nm,
         vitreous=settings.vitreous,
     )
+
+
+def _reference(level: Level, settings: QualitySettings) -> float | None:
+    """What the site measured for frames of this level through an empty hole."""
+    return {"medium": settings.open_beam_counts_medium, "high": settings.open_beam_counts}.get(level)
 
 
 def ask(
@@ -128,10 +134,11 @@ def ask(
 ) -> Finding:
     """The model's answer, checked: finite numbers inside a sane range, not too many of them."""
     finding: Finding
-    if level == "high":
-        finding = model.judge(image, pixel_size_angstrom, conditions)
-    else:
+    if level == "low":
         finding = model.find(image, pixel_size_angstrom)
+    else:
+        look = model.judge if level == "high" else model.find
+        finding = look(image, pixel_size_angstrom, conditions)
     if not isinstance(finding, ANSWERS[level]):
         raise TypeError(f"{model.name} gave a {type(finding).__name__}; a {ANSWERS[level].__name__} is expected")
     if not isinstance(finding, QualityFinding):

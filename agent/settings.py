@@ -272,7 +272,7 @@ Provider = Literal["tensorrt", "cuda", "cpu"]
 class InferenceSettings(Section):
     """The models and the threads they may use."""
 
-    squares: Name = "squares-mixture"
+    squares: Name = "squares-net"
     holes: Name = "holes-net"
     quality: Name = "quality-ctf"
     detectors: tuple[Literal["gold", "vesicles"], ...] = ()  # run on every high-mag frame beside the quality
@@ -292,6 +292,7 @@ class QualitySettings(Section):
     amplitude_contrast: Fraction = 0.07
     phase_plate: bool = False  # true: a phase shift is fitted, too
     open_beam_counts: Positive | None = None  # mean pixel value of an exposure through an empty hole
+    open_beam_counts_medium: Positive | None = None  # the same of a medium-mag frame, for the scores of holes
     counts_per_electron: Positive | None = None  # instead: the camera's counts, for frames that come with their dose
     mean_free_path_nm: Positive | None = None  # None: by voltage, 303 nm at 300 kV
     vitreous: bool = True  # false for replicas and sections: no crystalline ice is looked for

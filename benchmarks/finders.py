@@ -22,16 +22,18 @@ import tifffile
 from rich.console import Console
 from rich.table import Table
 
-from agent.inference import build
+from agent.inference import BEST, build
+from benchmarks.finder_ranking import area_under, matched, ranked_holes, ranked_squares
 from benchmarks.finder_sets import DIFFICULTIES, Example, hole_set, square_set
 from benchmarks.marks import tally
 from models import runtime
+from models.conditions import Conditions
 
 GOALS: dict[str, dict[str, tuple[float, float | None]]] = {
     "holes": {"easy": (0.995, 0.99), "middle": (0.98, 0.97), "hard": (0.93, 0.90)},
     "squares": {"easy": (0.995, None), "middle": (0.985, None), "hard": (0.95, None)},
 }
-PARTS = ("holes", "squares", "speed", "growth", "cold", "published")
+PARTS = ("holes", "squares", "ranking", "speed", "growth", "cold", "published")
 console = Console(width=150)
 
 
@@ -112,7 +114,7 @@ def over_set(model: Any, examples: Iterator[Example], what: str, say: bool) -> S
     return total
 
 
-def sets(what: str, names: list[str], count: int, say: bool) -> None:
+def sets(what: str, names: list[str], count: int, say: bool, seed: int) -> None:
     """Print recall and precision at three difficulties."""
     view = Table(title=f"{what}: simulated sets of {count} images each, means over images (goals in brackets)")
     for name in ("finder", "set", "there", "recall", "precision", "of all: recall"):
@@ -125,7 +127,7 @@ def sets(what: str, names: list[str], count: int, say: bool) -> None:
     for name in names:
         model: Any = build(name)
         for difficulty in DIFFICULTIES:
-            s = over_set(model, make(difficulty, count), what, say)
+            s = over_set(model, make(difficulty, count, seed=seed), what, say)
             there = s.hits + s.missed
             recall_goal, precision_goal = GOALS[what][difficulty]
             row = [name, difficulty, str(there), f"{s.recall:.4f} ({recall_goal})"]
@@ -136,6 +138,38 @@ def sets(what: str, names: list[str], count: int, say: bool) -> None:
                 row += [f"{s.missed_before / there:.2%}", f"{s.missed / there:.2%}", f"{cut:.0%}"]
                 row += [f"{s.hidden_found}/{s.hidden}", f"{float(np.mean(s.errors or [0.0])):.4f}"]
             view.add_row(*row, f"{np.mean(s.cpu_s):.3f}")
+    console.print(view)
+
+
+def ranking(count: int) -> None:
+    """Print how well scores rank against the true quality, on simulated grids that no training saw."""
+    scores: dict[str, tuple[list[float], list[float], list[float]]] = {}
+
+    def note(name: str, truth: Any, items: Any, quality: list[float]) -> None:
+        every, good, within = scores.setdefault(name, ([], [], []))
+        pairs = [(d.score, q) for d, q in matched(truth, items, quality)]
+        every += [score for score, _ in pairs]
+        good += [q for _, q in pairs]
+        within.append(area_under([score for score, _ in pairs], [q for _, q in pairs]))
+
+    holes: Any = build(BEST["medium"])
+    for scene in ranked_holes(count):
+        known = Conditions(open_beam=scene.open_beam, voltage_kv=300.0)
+        note("holes, by the frame's own greys", scene.holes, holes.find(scene.image).holes, scene.quality)
+        note("holes, with the open beam", scene.holes, holes.find(scene.image, None, known).holes, scene.quality)
+    for name in ("squares-mixture", "squares-net"):
+        finder: Any = build(name)
+        for example in ranked_squares(count):
+            marks = [m for m in example.truth["squares"] if m["state"] != "partial"]
+            at = np.array([[m["x"], m["y"]] for m in marks]).reshape(-1, 2)
+            note(f"squares, {name}", at, finder.find(example.image).squares, [m["quality"] for m in marks])
+    view = Table(title=f"area under the curve of scores (quality at least 0.5), {count} grids of a seed of their own")
+    for name in ("scores", "found", "good", "all frames", "within a frame (mean)"):
+        view.add_column(name, justify="left" if name == "scores" else "right")
+    for name, (every, good, within) in scores.items():
+        own = [v for v in within if np.isfinite(v)]
+        row = [str(len(every)), f"{np.mean(np.array(good) >= 0.5):.0%}", f"{area_under(every, good):.3f}"]
+        view.add_row(name, *row, f"{float(np.mean(own)):.3f} ({len(own)})" if own else "-")
     console.print(view)
 
 
@@ -238,14 +272,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=PARTS, help="a part; may be given again (default: all)")
     parser.add_argument("--count", type=int, default=16, help="images in each set")
+    parser.add_argument("--seed", type=int, default=2026, help="of the sets; finders were made while looking at 2026")
     parser.add_argument("--holes", default="holes-net,holes-template", help="hole finders, with commas")
-    parser.add_argument("--squares", default="squares-mixture", help="square finders, with commas")
+    parser.add_argument("--squares", default="squares-net", help="square finders, with commas")
     parser.add_argument("--images", action="store_true", help="a line for each image")
     given = parser.parse_args()
     holes, squares = given.holes.split(","), given.squares.split(",")
     for part in given.only or PARTS:
         if part in ("holes", "squares"):
-            sets(part, holes if part == "holes" else squares, given.count, given.images)
+            sets(part, holes if part == "holes" else squares, given.count, given.images, given.seed)
+        elif part == "ranking":
+            ranking(3 * given.count)
         elif part in ("speed", "growth"):
             (speed if part == "speed" else growth)(holes, squares)
         else:

@@ -38,8 +38,13 @@ class SquareFinder(Model, Protocol):
 class HoleFinder(Model, Protocol):
     """Finds the foil holes of a medium-mag frame."""
 
-    def find(self, image: Image, pixel_size_angstrom: float | None = None) -> HoleFinding:
-        """Holes of ``image`` (rows, columns); an image that holds none gives none and says why."""
+    def find(
+        self, image: Image, pixel_size_angstrom: float | None = None, conditions: Conditions | None = None
+    ) -> HoleFinding:
+        """Holes of ``image`` (rows, columns); an image that holds none gives none and says why.
+
+        ``conditions`` say how it was taken; where they know the open beam, scores may count it.
+        """
         ...
 
 

@@ -6,6 +6,10 @@ import msgspec
 
 # Energy in keV at rest of an electron; the wavelength is that of a relativistic one.
 _REST_KV = 510.99895
+# Mean free path in nm of what leaves the image, without energy filter. At 300 kV it follows from the amplitude contrast
+# of 0.07 that ice shows; at other voltages it goes as the speed of the electrons squared (Reimer & Kohl,
+# Transmission Electron Microscopy, 5th ed., section 6.1).
+_AT_300_KV_NM = 303.0
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +41,11 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     mean_free_path_nm: float | None = None
     vitreous: bool = True
 
+    @property
+    def path_nm(self) -> float:
+        """Mean free path for the thickness from transmission, in nm: the site's own, else by voltage."""
+        return self.mean_free_path_nm or mean_free_path_nm(self.voltage_kv)
+
 
 def wavelength_angstrom(voltage_kv: float) -> float:
     """Relativistic wavelength of the electrons in Å: h / sqrt(2 m e U (1 + e U / 2 m c²)).
@@ -44,3 +53,14 @@ def wavelength_angstrom(voltage_kv: float) -> float:
     0.0197 Å at 300 kV, 0.0251 Å at 200 kV (Reimer & Kohl, *Transmission Electron Microscopy*, 5th ed., eq. 2.12).
     """
     return 12.264259 / math.sqrt(voltage_kv * 1e3 * (1 + voltage_kv / (2 * _REST_KV)))
+
+
+def speed_squared(voltage_kv: float) -> float:
+    """(v / c)² of electrons."""
+    gamma = 1 + voltage_kv / _REST_KV
+    return 1 - 1 / gamma**2
+
+
+def mean_free_path_nm(voltage_kv: float) -> float:
+    """Default of Λ for transmission without an energy filter: 303 nm at 300 kV, 243 nm at 200 kV, 151 nm at 100 kV."""
+    return _AT_300_KV_NM * speed_squared(voltage_kv) / speed_squared(300.0)

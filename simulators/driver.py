@@ -133,7 +133,7 @@ class SimulatedDriver:
                 dose_e_per_a2=taken.believed.dose_e_per_a2,
                 exposure_s=preset.exposure_s,
                 voltage_kv=scope.voltage_kv if level == "high" else None,
-                open_beam_counts=scope.open_beam_counts(taken.believed) if level == "high" else None,
+                open_beam_counts=scope.open_beam_counts(taken.believed),
             )
         )
 

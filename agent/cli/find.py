@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,13 +70,14 @@ def squares(*images: Path, wanted: Wanted | None = None) -> None:
 
 
 @app.command
-def holes(*images: Path, wanted: Wanted | None = None, nav: Path | None = None) -> None:
+def holes(*images: Path, wanted: Wanted | None = None, nav: Path | None = None, open_beam: float | None = None) -> None:
     """Find foil holes on medium-mag images.
 
     Such as:
 
     - `cryonaut find holes square_012.mrc --overlay --out found`
     - `cryonaut find holes squares/ --format json,star --out found`
+    - `cryonaut find holes map.mrc --open-beam 620`
 
     Parameters
     ----------
@@ -83,11 +85,16 @@ def holes(*images: Path, wanted: Wanted | None = None, nav: Path | None = None) 
         Files, or folders whose image files are taken.
     nav
         Write the holes as points of a SerialEM Navigator file, for one map that a Navigator file knows.
+    open_beam
+        Mean pixel value that this exposure gives where nothing is in the beam. Holes are then scored by how much they
+        let through, and so by how thick their ice is. The image must hold counts, with 0 where no electron arrives.
     """
     wanted = wanted or Wanted()
     if nav is not None and len(images) != 1:
         raise ConfigError(f"--nav {nav}: the points of one map go into one file: name one image, not {len(images)}")
-    findings = _find("holes", images, wanted)
+    if open_beam is not None and not 0 < open_beam < 1e12:
+        raise ConfigError(f"--open-beam {open_beam:g}: a mean pixel value above 0 is needed")
+    findings = _find("holes", images, wanted, open_beam)
     if nav is not None:
         from drivers.serialem.files import holes_to_nav, nav_beside
 
@@ -97,13 +104,14 @@ def holes(*images: Path, wanted: Wanted | None = None, nav: Path | None = None) 
 
 
 def _find(
-    what: Literal["squares", "holes"], images: tuple[Path, ...], wanted: Wanted
+    what: Literal["squares", "holes"], images: tuple[Path, ...], wanted: Wanted, open_beam: float | None = None
 ) -> list[tuple[Path, tuple[int, int], Any]]:
     from rich.console import Console
     from rich.progress import track
 
     from drivers.images import image_files, read_image
     from models.base import BadImageError
+    from models.conditions import Conditions
 
     if not images:
         raise ConfigError(f"name at least one image: cryonaut find {what} IMAGE...")
@@ -111,6 +119,8 @@ def _find(
     out, pixel_size = wanted.out, pixel_size_angstrom(wanted.pixel_size, "Å")
     formats = formats_of(wanted.formats) or (() if out is not None and wanted.overlay else ("table",))
     find = _finder(what, wanted.model)
+    if open_beam is not None:
+        find = partial(find, conditions=Conditions(open_beam=open_beam))
     bad = 0
     findings: list[tuple[Path, tuple[int, int], Any]] = []
     # a bar for many images on a terminal only, and never in the way of what is printed

@@ -197,7 +197,7 @@ def merge_holes(
                 score=round(float(found.score), 4),
                 label=found.label,
                 inferred=found.inferred,
-                why=_reasons(found.features),
+                why=_reasons_of_hole(found.features),
                 features={k: round(float(v), 4) for k, v in found.features.items()},
                 map_frame_id=frame.frame_id,
             )
@@ -241,3 +241,11 @@ def _reasons(features: dict[str, float]) -> str:
     """The three largest features in words."""
     largest = sorted([(-abs(value), name) for name, value in features.items()])[:3]
     return ", ".join([f"{name} {features[name]:+.2f}" for _, name in largest])
+
+
+def _reasons_of_hole(features: dict[str, float]) -> str:
+    """What the score of a hole was made of: what it lets through, where the open beam is known, else greys."""
+    if (share := features.get("transmission")) is None:
+        return _reasons(features)
+    rest = {name: value for name, value in features.items() if name != "transmission"}
+    return f"lets {share:.0%} of the beam through, {_reasons(rest)}"

@@ -1,9 +1,12 @@
 """The classical hole finder: template matching on every scale, a lattice, and its extension, in one call."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from models.base import Image, as_plain, source_fingerprint
+from models.conditions import Conditions
 from models.detections import HoleDetection, HoleFinding, Lattice
 from models.holes.choice import Choice, best_of, significance
 from models.holes.extension import Answers, all_sites
@@ -47,7 +50,9 @@ class TemplateHoleFinder:
         """Hash of the code: there are no weights and no settings."""
         return source_fingerprint("models.holes")
 
-    def find(self, image: Image, pixel_size_angstrom: float | None = None) -> HoleFinding:
+    def find(
+        self, image: Image, pixel_size_angstrom: float | None = None, conditions: Conditions | None = None
+    ) -> HoleFinding:
         """Holes of ``image`` (rows, columns); none, with the reason in ``note``, where there are none.
 
         Parameters
@@ -56,6 +61,8 @@ class TemplateHoleFinder:
             Medium-mag frame, any real dtype, shape (rows, columns).
         pixel_size_angstrom
             Not needed: the scale is found in the image.
+        conditions
+            Not needed: scores are made of the frame's own greys.
 
         Raises
         ------
@@ -73,15 +80,15 @@ class TemplateHoleFinder:
         return on_lattice(work, choice.hypothesis, choice.fit)
 
 
-def choose(work: Working) -> Choice | None:
-    """Hypothesis and lattice that explain most of the frame.
+def choose(work: Working, near: Sequence[float] | None = None) -> Choice | None:
+    """Hypothesis and lattice that explain most of the frame; with ``near``, of radii near one of these.
 
     A lattice of many holes does not come about by chance, however little of the frame they cover, so any that
     is sure beats every hypothesis without one.
     """
-    best = best_of(work, hypotheses(work))
+    best = best_of(work, hypotheses(work, near))
     if best is None or best.fit is None or not best.sure or best.fit.residual > _LOOSE * best.fit.pitch:
-        by_rim = best_of(work, rim_hypotheses(work))
+        by_rim = best_of(work, rim_hypotheses(work, near))
         if by_rim is not None and by_rim.fit is not None and by_rim.sure:
             disc = significance(best.fit) if best is not None and best.fit is not None else 0.0
             if significance(by_rim.fit) > disc:

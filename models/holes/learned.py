@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models import runtime
 from models.base import Image, as_plain, source_fingerprint
+from models.conditions import Conditions
 from models.detections import HoleFinding
 from models.holes.bars import Bars
 from models.holes.choice import Choice, best_of
@@ -22,7 +23,7 @@ from models.holes.prepare import Working, prepare
 from models.holes.proposals import Maps, Proposals, maps_of, of_size, proposals_of, sizes
 from models.holes.scale import Hypothesis
 from models.holes.sites import centred, refined_radius
-from models.holes.worth import Worth
+from models.holes.worth import Worth, transmissions
 
 _LIKELY = 0.5  # chance that a hole without a lattice must reach
 _RADII_UM = 0.1, 6.0  # of holes in foils that can be bought, with room
@@ -58,7 +59,7 @@ class NetHoleFinder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, of the line that scores, and of the code."""
+        """Hash of weights, of the curve that scores, and of the code."""
         line = hashlib.sha256(repr(self._network.manifest.settings.get("worth")).encode()).hexdigest()[:8]
         return f"{self._network.fingerprint}-{line}-{source_fingerprint('models.holes')}"
 
@@ -72,7 +73,9 @@ class NetHoleFinder:
         """What a person should know about where the network runs."""
         return self._network.note
 
-    def find(self, image: Image, pixel_size_angstrom: float | None = None) -> HoleFinding:
+    def find(
+        self, image: Image, pixel_size_angstrom: float | None = None, conditions: Conditions | None = None
+    ) -> HoleFinding:
         """Holes of ``image`` (rows, columns); none, with the reason in ``note``, where there are none.
 
         Parameters
@@ -81,6 +84,9 @@ class NetHoleFinder:
             Medium-mag frame, any real dtype, shape (rows, columns).
         pixel_size_angstrom
             Not needed, as the scale is found in the image; where it is known, sizes that no foil has are left out.
+        conditions
+            How the frame was taken. Where ``open_beam`` is known and holes are brighter than the foil, what a hole lets
+            through says how thick its ice is and makes its score; else the network's look at it does.
 
         Raises
         ------
@@ -89,14 +95,19 @@ class NetHoleFinder:
         ModelError
             When the network gives no answer.
         """
-        finding = self._found(image, pixel_size_angstrom)
-        if self._worth is None or not finding.holes:
+        plain = as_plain(image)
+        finding = self._found(plain, pixel_size_angstrom)
+        if self._worth is None or not finding.holes or conditions is None or not conditions.open_beam:
             return finding
-        return msgspec.structs.replace(finding, holes=self._worth.judged(finding.holes))
+        shares, why = transmissions(plain, finding.holes, conditions.open_beam)
+        if shares is None:
+            note = f"{why}: scores by the frame's own greys"
+            return msgspec.structs.replace(finding, note="; ".join(filter(None, (finding.note, note))))
+        return msgspec.structs.replace(finding, holes=self._worth.judged(finding.holes, shares, conditions))
 
-    def _found(self, image: Image, pixel_size_angstrom: float | None) -> HoleFinding:
-        """Holes before a line through what was measured says what they are worth."""
-        work = prepare(as_plain(image))
+    def _found(self, plain: NDArray[np.float32], pixel_size_angstrom: float | None) -> HoleFinding:
+        """Holes, scored by what the frame alone shows."""
+        work = prepare(plain)
         if work is None:
             return HoleFinding(holes=(), note="image is constant: no holes")
         maps = maps_of(self._network, work)
@@ -111,7 +122,7 @@ class NetHoleFinder:
         alone = self._alone(work, found)
         if alone.holes or found.chance[0] < _LIKELY:
             return alone
-        return self._classical(work, maps)
+        return self._classical(work, maps, sizes(found))
 
     def _choose(self, work: Working, found: Proposals) -> Choice | None:
         candidates = []
@@ -139,9 +150,9 @@ class NetHoleFinder:
             holes=(), note="round spots on no lattice, too weak, too soft or too small for holes: no holes"
         )
 
-    def _classical(self, work: Working, maps: list[Maps]) -> HoleFinding:
-        """What the classical search finds, where the network does not think it out of the question."""
-        choice = choose(work)
+    def _classical(self, work: Working, maps: list[Maps], near: list[float]) -> HoleFinding:
+        """What the classical search finds near these sizes, where the network does not think it out of the question."""
+        choice = choose(work, near)
         if choice is None:
             return HoleFinding(holes=(), note="nothing round stands out from noise: no holes")
         if choice.fit is None:

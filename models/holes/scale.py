@@ -1,5 +1,6 @@
 """How large the holes are: every radius and both contrasts are tried, and what each explains is measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from models.holes.template import match, match_rim, peaks
 
 _WORK_RADIUS = 6.0  # the frame is reduced until the template has this radius
 _STEP = 1.2  # ratio of one radius to the next
+_NEAR = 1.5  # ratio up to which a radius is near another
 _SMALLEST, _LARGEST = 2.2, 0.3  # pixels; share of the shorter side
 _DARK_PENALTY = 0.6  # holes are brighter than the foil, nearly always
 _OUTSIDE = 0.4  # of the radius: how far outside the frame a centre may lie
@@ -52,11 +54,22 @@ def noise_level(radius: float) -> float:
     return float(max(0.42, 3.2 / np.sqrt(0.92 * np.pi * (1.45 * radius) ** 2)))
 
 
-def rim_hypotheses(work: Working) -> list[Hypothesis]:
-    """One hypothesis for each radius at which steps in the frame form circles, whatever their contrast."""
+def _radii(smallest: float, largest: float, near: Sequence[float] | None) -> list[float]:
+    """Radii to be tried, working pixels: all, or those that are near one of some."""
+    radii, radius = [], smallest
+    while radius <= largest:
+        radii.append(radius)
+        radius *= _STEP
+    return radii if near is None else [r for r in radii if any(abs(np.log(r / n)) < np.log(_NEAR) for n in near)]
+
+
+def rim_hypotheses(work: Working, near: Sequence[float] | None = None) -> list[Hypothesis]:
+    """One hypothesis for each radius at which steps in the frame form circles, whatever their contrast.
+
+    With ``near``, only radii near one of these (working pixels) are tried.
+    """
     found: list[Hypothesis] = []
-    radius = _SMALLEST_RIM
-    while radius <= _LARGEST * min(work.values.shape):
+    for radius in _radii(_SMALLEST_RIM, _LARGEST * min(work.values.shape), near):
         values, seen, k = work.shrunk(_RIM_RADIUS / radius)
         pad = round(_OUTSIDE * radius * k)
         values, seen = np.pad(values, pad, mode="edge"), np.pad(seen, pad)
@@ -65,16 +78,15 @@ def rim_hypotheses(work: Working) -> list[Hypothesis]:
             strong = heights > _STRONG_RIM * heights[:5].mean()  # ice alone makes many weak circles
             points = (points[strong][:_MOST_POINTS] - pad + 0.5) / k - 0.5
             found.append(Hypothesis(radius, 0, points, heights[strong][:_MOST_POINTS]))
-        radius *= _STEP
     return found
 
 
-def hypotheses(work: Working) -> list[Hypothesis]:
-    """One hypothesis for each radius and contrast that found anything."""
+def hypotheses(work: Working, near: Sequence[float] | None = None) -> list[Hypothesis]:
+    """One hypothesis for each radius and contrast that found anything; see `rim_hypotheses` for ``near``."""
     rows, columns = work.values.shape
     found: list[Hypothesis] = []
-    radius = _SMALLEST * max(1.0, max(rows, columns) / 700.0)
-    while radius <= _LARGEST * min(rows, columns):
+    smallest = _SMALLEST * max(1.0, max(rows, columns) / 700.0)
+    for radius in _radii(smallest, _LARGEST * min(rows, columns), near):
         values, seen, k = work.shrunk(_WORK_RADIUS / radius)
         # Centres may lie a little outside the frame: the visible part of the hole still shows where.
         pad = round(_OUTSIDE * radius * k)
@@ -85,5 +97,4 @@ def hypotheses(work: Working) -> list[Hypothesis]:
             if len(points):
                 points = (points[:_MOST_POINTS] - pad + 0.5) / k - 0.5
                 found.append(Hypothesis(radius, sign, points, heights[:_MOST_POINTS]))
-        radius *= _STEP
     return found

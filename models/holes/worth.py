@@ -1,74 +1,123 @@
-"""What a hole is worth: a calibrated line through what was measured of it and of the frame's other holes.
+"""What a hole is worth where the open beam is known: a curve over how thick its ice is, by what it lets through.
 
-The line is learned on simulated foil (``models/training/hole_scores.py``) and stands in the manifest of the network.
+Greys of a frame say how holes differ, never how thick the ice is; as a share of the open beam they do. The curve is
+learned on simulated foil (``models/training/hole_scores.py``) and stands in the manifest of the network.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.conditions import Conditions
 from models.detections import HoleDetection
 from models.holes.scoring import CUT, WHOLE, free
 
 Floats = NDArray[np.float64]
 
-FACTS = ("mean", "step", "spread", "dark_share", "correlation", "promise")
+FEATURE = "transmission"  # of a hole: its level as a share of the open beam
+_INSIDE, _AROUND = 0.7, 1.5  # radii: what is clear of the rim, and what is mostly foil
+_ASKED = 60  # holes that say whether they are brighter than the foil
+_MOST = 1.1  # transmission of the usual hole above which the reference must be wrong
+_LEAST = 1e-3  # transmission below which a hole is black
 _INFERRED = 0.5  # what a hole that was not seen counts for
-
-
-def facts(features: list[dict[str, float]]) -> Floats:
-    """Measured facts of each hole of a frame, and how far each is from the frame's median, shape (n, 12)."""
-    if not features:
-        return np.zeros((0, 2 * len(FACTS)))
-    table = np.array([[f.get(name, 0.5) for name in FACTS] for f in features], np.float64)
-    at = FACTS.index("promise")
-    chance = np.clip(table[:, at], 1e-3, 1 - 1e-3)
-    table[:, at] = np.log(chance / (1 - chance))
-    table[:, FACTS.index("dark_share")] *= 10.0
-    table = np.arcsinh(table)
-    return np.concatenate([table, table - np.median(table, axis=0)], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """The line: ``logit = slope * (intercept + weights · (facts - middle) / spread) + offset``."""
+    """Chance of a good micrograph by thickness: logits at knots in nm, straight between them and flat beyond."""
 
-    middle: Floats
-    spread: Floats
-    weights: Floats
-    intercept: float
-    slope: float = 1.0
-    offset: float = 0.0
+    thickness_nm: Floats
+    logits: Floats
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "Worth | None":
-        """The line in the settings of a manifest, or None where it has none."""
+        """The curve in the settings of a manifest, or None where it has none."""
         held = settings.get("worth")
         if held is None:
             return None
-        middle, spread, weights = (np.array(held[name], np.float64) for name in ("middle", "spread", "weights"))
-        slope, offset = held["calibration"]
-        return cls(middle, spread, weights, float(held["intercept"]), float(slope), float(offset))
+        return cls(np.array(held["thickness_nm"], np.float64), np.array(held["logits"], np.float64))
 
-    def calibrated(self, slope: float, offset: float) -> "Worth":
-        """The same line with another calibration."""
-        return replace(self, slope=slope, offset=offset)
+    def chance(self, thickness_nm: Floats) -> Floats:
+        """Chance of a good micrograph through so much ice, shape (n,)."""
+        return np.asarray(1.0 / (1.0 + np.exp(-np.interp(thickness_nm, self.thickness_nm, self.logits))))
 
-    def judged(self, holes: tuple[HoleDetection, ...]) -> tuple[HoleDetection, ...]:
-        """Holes with their chance of a good micrograph as score, and ``for_*`` features that say why; best first."""
-        table = facts([hole.features for hole in holes])
-        terms = self.slope * np.clip((table - self.middle) / self.spread, -4, 4) * self.weights
-        chance = 1.0 / (1.0 + np.exp(-(self.slope * self.intercept + self.offset + terms.sum(axis=1))))
-        terms = terms[:, : len(FACTS)] + terms[:, len(FACTS) :]
+    def judged(
+        self, holes: tuple[HoleDetection, ...], shares: Floats, conditions: Conditions
+    ) -> tuple[HoleDetection, ...]:
+        """Holes with their chance of a good micrograph as score and their transmission as a feature; best first.
+
+        What a bar, the frame or dirt takes off a hole, and that it was not seen, counts as it does without the open
+        beam.
+
+        Parameters
+        ----------
+        holes
+            Of one frame.
+        shares
+            Transmission of each, shape (n,).
+        conditions
+            Of the frame.
+        """
         out = []
-        for hole, p, parts in zip(holes, chance.tolist(), terms.tolist(), strict=True):
+        for hole, share, chance in zip(holes, shares, self.chance(thickness_nm(shares, conditions)), strict=True):
             seen = hole.features.get("seen", 1.0)
             cut = hole.label == "partial" and seen >= WHOLE
-            whole = CUT if cut else min(1.0, seen) * free(hole.features.get("dark_share", 0.0))
-            score = p * whole * (_INFERRED if hole.inferred else 1.0)
-            reasons = {f"for_{name}": round(part, 6) for name, part in zip(FACTS, parts, strict=True)}
-            out.append(msgspec.structs.replace(hole, score=round(score, 6), features=hole.features | reasons))
+            left = CUT if cut else min(1.0, seen) * free(hole.features.get("dark_share", 0.0))
+            score = float(chance) * left * (_INFERRED if hole.inferred else 1.0)
+            features = hole.features | {FEATURE: round(float(share), 6)}
+            out.append(msgspec.structs.replace(hole, score=round(score, 6), features=features))
         return tuple(sorted(out, key=lambda h: (-h.score, h.y, h.x)))
+
+
+def thickness_nm(shares: Floats, conditions: Conditions) -> Floats:
+    """How much ice lets through so much, shape (n,): Λ ln(1 / transmission), see ``models.quality.ice``."""
+    return np.asarray(-conditions.path_nm * np.log(np.maximum(shares, _LEAST)))
+
+
+def transmissions(
+    plain: NDArray[np.float32], holes: tuple[HoleDetection, ...], open_beam: float
+) -> tuple[Floats | None, str]:
+    """Level of each hole as a share of the open beam, shape (n,), or why the frame belies that reference.
+
+    The level is the mean of the middle half of the pixels well inside, so that a lump does not count. Holes that are
+    darker than what is round them are no counts of electrons.
+
+    Parameters
+    ----------
+    plain
+        Frame in its own counts, zero where no electron arrives, shape (rows, columns).
+    holes
+        Of the frame.
+    open_beam
+        Mean count of this exposure where nothing is in the beam.
+    """
+    levels = np.array([_level(plain, hole, _INSIDE) for hole in holes])
+    around = np.array([_level(plain, hole, _AROUND) for hole in holes[:_ASKED]])
+    usual = float(np.median(levels)) if len(levels) else 0.0
+    if usual <= 0.0:
+        return None, f"holes at {usual:.4g} counts: the frame has no zero"
+    if float(np.median(levels[:_ASKED] - around)) < 0.0:
+        return None, "holes are darker than the foil: what is bright is not where electrons arrive"
+    if usual > _MOST * open_beam:
+        return None, f"holes at {usual:.4g} counts are brighter than the open beam, said to be {open_beam:.4g}"
+    return levels / open_beam, ""
+
+
+def _level(plain: NDArray[np.float32], hole: HoleDetection, reach: float) -> float:
+    """Mean of the middle half of the pixels within ``reach`` radii."""
+    radius = max(reach * hole.radius_px, 0.75)
+    rows, columns = plain.shape
+    left, right = max(0, int(np.ceil(hole.x - radius))), min(columns, int(hole.x + radius) + 1)
+    top, bottom = max(0, int(np.ceil(hole.y - radius))), min(rows, int(hole.y + radius) + 1)
+    if left >= right or top >= bottom:
+        return float(plain[np.clip(round(hole.y), 0, rows - 1), np.clip(round(hole.x), 0, columns - 1)])
+    step = max(1, (right - left) // 32)
+    y, x = np.ogrid[top:bottom:step, left:right:step]
+    inside = np.sort(plain[top:bottom:step, left:right:step][(x - hole.x) ** 2 + (y - hole.y) ** 2 <= radius**2])
+    if not len(inside):
+        return float(plain[top, left])
+    quarter = len(inside) // 4
+    return float(inside[quarter : len(inside) - quarter].mean())

@@ -10,28 +10,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-# Mean free path in nm of what leaves the image, without energy filter. At 300 kV it follows from the amplitude contrast
-# of 0.07 that ice shows; at other voltages it goes as the speed of the electrons squared (Reimer & Kohl,
-# Transmission Electron Microscopy, 5th ed., section 6.1).
-_AT_300_KV_NM = 303.0
+from models.conditions import speed_squared
+
 # Inelastic mean free path in nm at 300 kV with a slit of 15 eV, measured in a Titan Krios (Rice et al. 2018).
 _INELASTIC_AT_300_KV_NM = 395.0
-_REST_KV = 510.99895
 
 
 class NoThicknessError(ValueError):
     """Intensities from which no thickness follows, and why."""
-
-
-def speed_squared(voltage_kv: float) -> float:
-    """(v / c)² of electrons."""
-    gamma = 1 + voltage_kv / _REST_KV
-    return 1 - 1 / gamma**2
-
-
-def mean_free_path_nm(voltage_kv: float) -> float:
-    """Default of Λ for transmission without an energy filter: 303 nm at 300 kV, 243 nm at 200 kV, 151 nm at 100 kV."""
-    return _AT_300_KV_NM * speed_squared(voltage_kv) / speed_squared(300.0)
 
 
 def inelastic_mean_free_path_nm(voltage_kv: float) -> float:

@@ -132,8 +132,7 @@ def measure(image: Image, pixel_size_angstrom: float | None = None, conditions: 
         through = ice.typical_intensity(small, seen)
         if through > 0:
             transmission = through / conditions.open_beam
-            path = conditions.mean_free_path_nm or ice.mean_free_path_nm(conditions.voltage_kv)
-            thickness = ice.thickness_nm(through, conditions.open_beam, path)
+            thickness = ice.thickness_nm(through, conditions.open_beam, conditions.path_nm)
     return Measured(
         small=small,
         cover=covered,

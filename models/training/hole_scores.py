@@ -1,4 +1,4 @@
-"""Learning what holes are worth: the line in use, the published CNNs and the published summed probability beside it."""
+"""Learning what holes are worth by what they let through; published CNNs, forests and the network's look beside it."""
 
 from functools import partial
 from pathlib import Path
@@ -9,11 +9,13 @@ import msgspec
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from models.base import as_plain
+from models.conditions import Conditions
 from models.holes.learned import NetHoleFinder
 from models.holes.prepare import prepare
-from models.holes.worth import FACTS, facts
+from models.holes.worth import Worth, thickness_nm, transmissions
 from models.runtime import read_manifest
 from models.training.card import Figure
 from models.training.loop import LoopSettings, Say, seeded
@@ -21,25 +23,32 @@ from models.training.networks import PublishedHoleScore
 from models.training.scenes import grid_of, render, view_of
 from models.training.scores import (
     Examples,
-    Line,
+    Floats,
     auc,
+    bce,
     brier,
-    fit_calibration,
-    fit_line,
     fit_net,
+    forest,
     net_logits,
     reliability,
     split,
 )
+from simulators.specimen import detector
 
 _SIDE, _RADIUS = 32, 10.0  # pixels of a crop, and of a hole in it
+LOOKS = ("mean", "step", "spread", "dark_share", "correlation", "promise")  # what the frame's own greys say of a hole
+FACTS = (*LOOKS, *(f"{name} beside the usual" for name in LOOKS), "score", "thickness")
+KNOTS_NM = (-30.0, 0.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 130.0, 180.0, 250.0, 350.0)
+_SMOOTH = 2e-3  # weight of bends of the curve beside its cross entropy
+_HEADING = "## What a hole is worth"
+_CLEAN = 0.06  # share that lumps may cover of holes that the curve learns from: the finder takes dirt off by itself
 
 
 class WorthRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that the line follows from: simulated grids, views of each, how long published CNNs learn (or 0)."""
+    """Everything that the curve follows from: simulated grids, views of each, how long published CNNs learn (or 0)."""
 
     seed: int = 0
-    sessions: int = 45
+    sessions: int = 100
     views: int = 1
     side: int = 640
     most_per_view: int = 150
@@ -54,9 +63,15 @@ def sessions(recipe: WorthRecipe, finder: NetHoleFinder, say: Say) -> Examples:
         grid = grid_of(rng)
         for _ in range(recipe.views):
             radius = float(np.exp(rng.uniform(np.log(4.5), np.log(30))))
-            scene = render(grid, view_of(rng, grid, radius, recipe.side))
+            view = view_of(rng, grid, radius, recipe.side)
+            scene = render(grid, view)
             holes = [h for h in finder.find(scene.image).holes if h.features.get("seen", 0.0) > 0.97]
             if len(holes) < 4 or not len(scene.holes):
+                continue
+            counts = view.dose_e_per_a2 * view.pixel_size_angstrom**2
+            counts *= detector.camera_gain(view.dose_e_per_a2, view.pixel_size_angstrom)
+            shares, _ = transmissions(as_plain(scene.image), tuple(holes), counts)
+            if shares is None:
                 continue
             at = np.array([[h.x, h.y] for h in holes])
             away = np.hypot(*(at[:, None] - scene.holes[None]).transpose(2, 0, 1))
@@ -65,7 +80,10 @@ def sessions(recipe: WorthRecipe, finder: NetHoleFinder, say: Say) -> Examples:
                 known = np.sort(rng.choice(known, recipe.most_per_view, replace=False))
             if not len(known):
                 continue
-            tables.append(facts([h.features for h in holes])[known])
+            looks = np.array([[h.features.get(name, 0.5) for name in LOOKS] for h in holes])
+            through = thickness_nm(shares, Conditions(voltage_kv=grid.settings.voltage_kv))
+            own = np.column_stack([[h.score for h in holes], through])
+            tables.append(np.concatenate([looks, looks - np.median(looks, axis=0), own], axis=1)[known])
             quality.append(scene.quality[away[known].argmin(axis=1)])
             session.append(np.full(len(known), number))
             crops.append(_crops(scene.image, at[known], float(np.median([h.radius_px for h in holes]))))
@@ -88,36 +106,55 @@ def _crops(image: NDArray[Any], points: NDArray[np.float64], radius: float) -> N
     return out
 
 
+def fit_curve(thickness: Floats, quality: Floats) -> Worth:
+    """The smooth curve over thickness whose chances have the least cross entropy with the qualities."""
+    knots = np.array(KNOTS_NM)
+    weights = np.stack([np.interp(thickness, knots, row) for row in np.eye(len(knots))], axis=1)
+    bends = np.zeros((len(knots) - 2, len(knots)))
+    for k, (a, b) in enumerate(zip(np.diff(knots)[:-1], np.diff(knots)[1:], strict=True)):
+        bends[k, k : k + 3] = np.array([1 / a, -1 / a - 1 / b, 1 / b]) * np.sqrt(a * b)
+
+    def cost(logits: Floats) -> tuple[float, Floats]:
+        logit = weights @ logits
+        off = 1.0 / (1.0 + np.exp(-logit)) - quality
+        bent = bends @ logits
+        value = bce(quality, logit) + _SMOOTH * float(bent @ bent) + 1e-4 * float(logits @ logits)
+        return value, weights.T @ off / len(off) + 2 * _SMOOTH * bends.T @ bent + 2e-4 * logits
+
+    found = minimize(cost, np.zeros(len(knots)), jac=True, method="L-BFGS-B")
+    return Worth(knots, np.asarray(found.x, np.float64))
+
+
+def curve_of(examples: Examples) -> Worth:
+    """The curve that examples make: of those that hardly any dirt covers."""
+    clean = examples.facts[:, FACTS.index("dark_share")] < _CLEAN
+    return fit_curve(examples.facts[clean, -1], examples.quality[clean])
+
+
 def learn(recipe: WorthRecipe, manifest: Path, *, command: str, say: Say = print) -> Path:
-    """Fit the line for the network of ``manifest``, print the comparison, and write both into manifest and card."""
+    """Fit the curve for the network of ``manifest``, print the comparison, and write both into manifest and card."""
     seeded(recipe.seed)
     every = sessions(recipe, NetHoleFinder(manifest), say)
     figures = compare(every, recipe, command, say)
     kept = split(every.session, "sessions", recipe.seed + 1, 0.25)
-    line = fit_line(every.chosen(~kept).facts, every.chosen(~kept).quality)
     asked = every.chosen(kept)
-    slope, offset = fit_calibration(asked.quality, line.logit(asked.facts))
-    chance = 1 / (1 + np.exp(-(slope * line.logit(asked.facts) + offset)))
+    chance = curve_of(every.chosen(~kept)).chance(asked.facts[:, -1])
     rows = "; ".join(f"{c:.2f} -> {q:.2f} ({n})" for c, q, n in reliability(asked.quality, chance))
+    what = f"a quarter of the sessions held out, {len(asked.quality)} holes"
     figures.append(
-        Figure(
-            "Brier score of the scores, sessions kept for calibration", f"{brier(asked.quality, chance):.4f}", command
-        )
+        Figure(f"Brier score of chances by the open beam, {what}", f"{brier(asked.quality, chance):.4f}", command)
     )
     figures.append(Figure("said -> true (holes), by fifths", rows, command))
     for figure in figures[-2:]:
         say(f"{figure.what}: {figure.value}")
-    _into_manifest(manifest, line, slope, offset)
-    with manifest.with_suffix(".md").open("a", encoding="utf-8") as card:
-        card.write("\n## What a hole is worth\n\n| measured | value | printed by |\n|---|---|---|\n")
-        card.writelines(f"| {f.what} | {f.value} | `{f.command}` |\n" for f in figures)
+    _into_manifest(manifest, curve_of(every))
+    _into_card(manifest.with_suffix(".md"), figures)
     return manifest
 
 
 def compare(every: Examples, recipe: WorthRecipe, command: str, say: Say) -> list[Figure]:
     """Areas under the curve on held-out sessions and a random split."""
     figures = []
-    chance_at, promise_at = FACTS.index("correlation"), FACTS.index("promise")
     for by in ("sessions", "random"):
         held = split(every.session, by, recipe.seed)
         learning, asked = every.chosen(~held), every.chosen(held)
@@ -128,9 +165,12 @@ def compare(every: Examples, recipe: WorthRecipe, command: str, say: Say) -> lis
             if recipe.loop.steps
         }
         scores = {name: net_logits(net, asked.crops) for name, net in nets.items()}
-        scores["centre probability"] = asked.facts[:, chance_at]
-        scores["network's quality"] = asked.facts[:, promise_at]
-        scores["line (in use)"] = fit_line(learning.facts, learning.quality).logit(asked.facts)
+        scores["centre probability"] = asked.facts[:, FACTS.index("correlation")]
+        scores["score by greys (in use without the open beam)"] = asked.facts[:, FACTS.index("score")]
+        greys = learning.facts[:, :-1], learning.quality, asked.facts[:, :-1]
+        scores["RF of greys"] = forest(*greys, recipe.seed)
+        scores["RF of greys and transmission"] = forest(learning.facts, learning.quality, asked.facts, recipe.seed)
+        scores["curve over transmission (in use with the open beam)"] = curve_of(learning).chance(asked.facts[:, -1])
         text = ", ".join(f"{name} {auc(asked.quality, score):.3f}" for name, score in scores.items())
         what = "held-out sessions" if by == "sessions" else "random split"
         figures.append(Figure(f"AUC (quality at least 0.5), {what}, {len(asked.quality)} holes", text, command))
@@ -138,15 +178,22 @@ def compare(every: Examples, recipe: WorthRecipe, command: str, say: Say) -> lis
     return figures
 
 
-def _into_manifest(path: Path, line: Line, slope: float, offset: float) -> None:
+def _into_manifest(path: Path, curve: Worth) -> None:
     manifest = read_manifest(path)
     worth = {
-        "facts": list(FACTS),
-        "middle": [round(float(v), 6) for v in line.middle],
-        "spread": [round(float(v), 6) for v in line.spread],
-        "weights": [round(float(v), 6) for v in line.weights],
-        "intercept": round(line.intercept, 6),
-        "calibration": [round(slope, 6), round(offset, 6)],
+        "thickness_nm": [round(float(v), 3) for v in curve.thickness_nm],
+        "logits": [round(float(v), 4) for v in curve.logits],
     }
     text = manifest.model_copy(update={"settings": manifest.settings | {"worth": worth}}).model_dump(mode="json")
     path.write_text(yaml.safe_dump(text, sort_keys=False, width=120, allow_unicode=True), encoding="utf-8")
+
+
+def _into_card(path: Path, figures: list[Figure]) -> None:
+    """Write the figures into the model card, in the place of those of an earlier run."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    before, _, after = text.partition(_HEADING)
+    _, _, rest = after.partition("\n## ")
+    lines = [_HEADING, "", "| measured | value | printed by |", "|---|---|---|"]
+    lines += [f"| {f.what} | {f.value} | `{f.command}` |" for f in figures]
+    text = before.rstrip() + "\n\n" + "\n".join(lines) + "\n" + (f"\n## {rest}" if rest else "")
+    path.write_text(text, encoding="utf-8")

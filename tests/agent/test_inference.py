@@ -218,6 +218,28 @@ def test_what_a_frame_says_of_its_optics_comes_before_what_the_site_set() -> Non
     assert (unknown.open_beam, unknown.phase_shift_deg) == (None, 0.0)
 
 
+def test_the_reference_of_one_magnification_is_not_taken_for_another() -> None:
+    site = QualitySettings(open_beam_counts=45.0, open_beam_counts_medium=620.0)
+    known = {
+        level: inference.conditions_of(frame_of(IMAGE, level=level), site).open_beam
+        for level in ("low", "medium", "high")
+    }
+    assert known == {"low": None, "medium": 620.0, "high": 45.0}
+
+
+async def test_the_hole_finder_is_told_the_open_beam_of_the_frame(analyst: Analyst) -> None:
+    seen: list[Any] = []
+
+    class Curious(Odd):
+        def find(self, image: Any, pixel_size_angstrom: float | None = None, conditions: Any = None) -> Any:
+            seen.append(conditions.open_beam)
+            return self.answer
+
+    analyst.models["medium"] = Curious("curious", HoleFinding(holes=()))
+    await analyst.analyse(frame_of(IMAGE, level="medium", open_beam_counts=620.0), IMAGE)
+    assert seen == [620.0]
+
+
 async def test_the_scorer_is_told_the_optics_of_the_frame(analyst: Analyst) -> None:
     seen: list[Any] = []
 

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.base import BadImageError
-from models.conditions import Conditions
+from models.conditions import Conditions, mean_free_path_nm
 from models.quality import CtfQualityScorer, ice
 from models.quality.cover import cover
 from models.quality.crystal import lattice
@@ -56,7 +56,7 @@ def test_thickness_from_transmission_is_that_of_the_simulated_ice(px: float) -> 
 
 def test_thickness_follows_beers_law_and_pairs_with_a_filter_follow_it_too() -> None:
     through = 1000 * math.exp(-50 / 303)  # 50 nm at 303 nm
-    assert ice.thickness_nm(through, 1000, ice.mean_free_path_nm(300)) == pytest.approx(50, abs=0.01)
+    assert ice.thickness_nm(through, 1000, mean_free_path_nm(300)) == pytest.approx(50, abs=0.01)
     # an energy filter stops 1 - exp(-d / 395 nm) of the electrons (Rice et al. 2018)
     assert ice.thickness_from_pair_nm(800, 800 * math.exp(-80 / 395), 395) == pytest.approx(80, abs=0.01)
     assert ice.inelastic_mean_free_path_nm(300) == 395
@@ -65,13 +65,13 @@ def test_thickness_follows_beers_law_and_pairs_with_a_filter_follow_it_too() -> 
 def test_slower_electrons_have_shorter_paths() -> None:
     # (v/c)² from the tabulated speeds of Williams & Carter, table 1.2: 0.5482, 0.6953 and 0.7765 of c
     for kv, share in ((100, 0.5482), (200, 0.6953), (300, 0.7765)):
-        assert ice.mean_free_path_nm(kv) / ice.mean_free_path_nm(300) == pytest.approx((share / 0.7765) ** 2, rel=1e-3)
+        assert mean_free_path_nm(kv) / mean_free_path_nm(300) == pytest.approx((share / 0.7765) ** 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("kv", [100.0, 200.0, 300.0])
 def test_simulated_ice_takes_what_the_default_path_says(kv: float) -> None:
     phase = materials.radian_per_volt_nm(kv) * materials.ICE_VOLT * 60.0
-    path = ice.mean_free_path_nm(kv)
+    path = mean_free_path_nm(kv)
     assert ice.thickness_nm(materials.transmission(phase, kv), 1.0, path) == pytest.approx(60.0, rel=0.004)
 
 

@@ -5,54 +5,92 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.conditions import Conditions
 from models.detections import HoleDetection
-from models.holes.worth import FACTS, Worth, facts
+from models.holes.learned import NetHoleFinder
+from models.holes.worth import Worth, thickness_nm, transmissions
+from simulators.specimen import Specimen, SpecimenSettings, View, detector
+
+AT_300_KV = Conditions(voltage_kv=300.0, open_beam=1000.0)
 
 
-def hole(
-    x: float, *, step: float = 1.0, promise: float = 0.6, seen: float = 1.0, inferred: bool = False
-) -> HoleDetection:
-    features = dict(zip(FACTS, (0.0, step, 1.0, 0.0, 0.8, promise), strict=True)) | {"seen": seen}
-    return HoleDetection(x=x, y=0.0, radius_px=5.0, score=0.1, inferred=inferred, features=features)
+def hole(x: float, y: float = 50.0, *, inferred: bool = False, **features: float) -> HoleDetection:
+    return HoleDetection(x=x, y=y, radius_px=6.0, score=0.1, inferred=inferred, features={"seen": 1.0} | features)
 
 
-def line() -> Worth:
-    count = 2 * len(FACTS)
-    weights = np.zeros(count)
-    weights[FACTS.index("promise")] = 1.0
-    weights[FACTS.index("step")] = -0.5
-    return Worth(np.zeros(count), np.ones(count), weights, 0.2)
+def curve() -> Worth:
+    return Worth(np.array([0.0, 40.0, 200.0]), np.array([-4.0, 3.0, -5.0]))
 
 
-def test_reasons_add_up_to_the_score() -> None:
-    (judged,) = line().judged((hole(1.0),))
-    total = 0.2 + sum(value for name, value in judged.features.items() if name.startswith("for_"))
-    assert judged.score == pytest.approx(1 / (1 + np.exp(-total)), abs=1e-5)
+def foil_with(levels: dict[float, float]) -> np.ndarray:
+    """Foil of 300 counts with a hole of 6 pixels at each x, of that level."""
+    y, x = np.mgrid[:100, :200]
+    image = np.full((100, 200), 300.0, np.float32)
+    for at, level in levels.items():
+        image[np.hypot(x - at, y - 50.0) <= 6.0] = level
+    return image
 
 
-def test_the_better_hole_comes_first_and_half_seen_ones_count_for_what_is_seen() -> None:
-    judged = line().judged((hole(1.0, promise=0.2), hole(2.0, promise=0.9), hole(3.0, promise=0.9, seen=0.5)))
-    assert judged[0].x == 2.0
-    by_x = {h.x: h.score for h in judged}
-    assert by_x[3.0] == pytest.approx(0.5 * by_x[2.0], abs=1e-5)
+def test_a_hole_s_share_of_the_open_beam_is_measured_and_a_lump_in_it_does_not_count() -> None:
+    image = foil_with({30.0: 800.0, 90.0: 500.0})
+    image[49:52, 88:91] = 5.0  # a lump
+    shares, why = transmissions(image, (hole(30.0), hole(90.0)), 1000.0)
+    assert why == ""
+    assert shares is not None
+    assert shares == pytest.approx([0.8, 0.5], abs=1e-3)
+    assert thickness_nm(shares, AT_300_KV) == pytest.approx(-303.0 * np.log(shares))
 
 
-def test_a_hole_that_was_not_seen_counts_for_half() -> None:
-    one, two = line().judged((hole(1.0), hole(2.0, inferred=True)))
-    assert two.score == pytest.approx(0.5 * one.score, abs=1e-5)
+def test_a_reference_that_the_frame_belies_is_not_used_and_the_reason_is_said() -> None:
+    bright = foil_with({30.0: 800.0, 90.0: 700.0})
+    holes = (hole(30.0), hole(90.0))
+    assert transmissions(bright, holes, 500.0)[0] is None
+    assert "brighter than the open beam" in transmissions(bright, holes, 500.0)[1]
+    assert "darker than the foil" in transmissions(foil_with({30.0: 100.0, 90.0: 90.0}), holes, 1000.0)[1]
+    assert "no zero" in transmissions(bright - 900.0, holes, 1000.0)[1]
 
 
-def test_facts_hold_each_hole_and_its_distance_from_the_usual() -> None:
-    table = facts([hole(0.0, step=s).features for s in (1.0, 1.0, 3.0)])
-    at = FACTS.index("step")
-    assert table.shape == (3, 2 * len(FACTS))
-    assert table[0, len(FACTS) + at] == 0.0
-    assert table[2, len(FACTS) + at] == pytest.approx(np.arcsinh(3.0) - np.arcsinh(1.0))
-    assert facts([]).shape == (0, 2 * len(FACTS))
+def test_the_hole_with_the_better_ice_comes_first_whatever_the_frame_s_other_holes_are() -> None:
+    thick, right, bare = np.exp(-np.array([200.0, 40.0, 0.0]) / 303.0)
+    judged = curve().judged((hole(1.0), hole(2.0), hole(3.0)), np.array([thick, right, bare]), AT_300_KV)
+    assert [h.x for h in judged] == [2.0, 3.0, 1.0]
+    assert judged[0].score == pytest.approx(1 / (1 + np.exp(-3.0)), abs=1e-5)
+    assert judged[0].features["transmission"] == pytest.approx(right, abs=1e-5)
+    (alone,) = curve().judged((hole(2.0),), np.array([right]), AT_300_KV)
+    assert alone.score == judged[0].score
 
 
-def test_settings_without_a_line_give_none() -> None:
+def test_half_seen_inferred_and_dirty_holes_count_for_less() -> None:
+    share = np.full(4, np.exp(-40.0 / 303.0))
+    holes = (hole(1.0), hole(2.0, seen=0.5), hole(3.0, inferred=True), hole(4.0, dark_share=0.4))
+    score = {h.x: h.score for h in curve().judged(holes, share, AT_300_KV)}
+    assert score[2.0] == pytest.approx(0.5 * score[1.0], abs=1e-5)
+    assert score[3.0] == pytest.approx(0.5 * score[1.0], abs=1e-5)
+    assert score[4.0] < 0.5 * score[1.0]
+
+
+def test_settings_without_a_curve_give_none() -> None:
     assert Worth.of({}) is None
+
+
+def test_with_the_open_beam_good_ice_outranks_thick_ice_of_another_frame_and_nothing_else_changes() -> None:
+    finder, frames = NetHoleFinder(), []
+    for seed, ice in ((3, "good"), (5, "thick")):
+        grid = Specimen(SpecimenSettings(seed=seed, grid_radius_um=150.0, foil="gold", ice=ice))
+        square = max(grid.squares, key=lambda s: len(grid.holes(s.index)))
+        view = View(square.x_um, square.y_um, 1500.0, (256, 256), dose_e_per_a2=4e-4)
+        image = grid.render(view)
+        counts = 4e-4 * 1500.0**2 * detector.camera_gain(4e-4, 1500.0)
+        known, plain = finder.find(image, 1500.0, Conditions(open_beam=counts)), finder.find(image, 1500.0)
+        assert sorted((h.x, h.y, h.label) for h in known.holes) == sorted((h.x, h.y, h.label) for h in plain.holes)
+        assert all("transmission" in h.features for h in known.holes)
+        assert not any("transmission" in h.features for h in plain.holes)
+        frames.append(np.median([h.score for h in known.holes if not h.inferred]))
+        belied = finder.find(image, 1500.0, Conditions(open_beam=0.2 * counts))
+        assert belied.holes == plain.holes
+        assert "the frame's own greys" in belied.note
+    good, thick = frames
+    assert good > 0.5 > thick
 
 
 def test_the_square_scorer_says_the_same_of_a_square_alone_and_in_its_batch(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from simulators.specimen.cell import CELLS, STRUCTURES, Cell, CellName, CellSettings, simulate
 from simulators.specimen.cell.shapes import along, field, smooth_union, sphere
+from simulators.specimen.cell.variety import varied
 
 NAMES: tuple[CellName, ...] = ("train-1", "train-2", "naive-1", "naive-2")
 
@@ -107,3 +108,16 @@ def test_distances_are_those_of_geometry() -> None:
     assert at == pytest.approx(20.0, abs=1e-4)
     union = smooth_union(ball, ball + 200, 10.0)
     assert union == pytest.approx(ball, abs=1e-4)
+
+
+def test_cells_by_number_are_the_same_at_every_call_all_differ_and_none_is_a_cell_by_name() -> None:
+    some = [varied(number, shape=(64, 64, 64)) for number in range(40)]
+    assert some == [varied(number, shape=(64, 64, 64)) for number in range(40)]
+    assert len({one.stain for one in some}) == len({one.milling for one in some}) == 40
+    assert not {one.stain for one in some} & {one.stain for one in CELLS.values()}
+    for one in some:  # membranes are darker than whatever they bound, as in real cells
+        stain = one.stain
+        for content in (stain.cytosol, stain.matrix, stain.er_lumen, stain.crista):
+            assert content + stain.membranes * (1 - content) > content + 0.15
+    cell = simulate(some[3])
+    assert cell.raw.shape == (64, 64, 64)

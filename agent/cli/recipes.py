@@ -35,5 +35,6 @@ def recipe_of(kind: Any, config: Path | None, *, seed: int | None = None, steps:
     from models.training.loop import load_recipe
 
     recipe = load_recipe(config, kind)
-    loop = recipe.loop if steps is None else msgspec.structs.replace(recipe.loop, steps=steps)
-    return msgspec.structs.replace(recipe, loop=loop, seed=recipe.seed if seed is None else seed)
+    if steps is not None:
+        recipe = msgspec.structs.replace(recipe, loop=msgspec.structs.replace(recipe.loop, steps=steps))
+    return recipe if seed is None else msgspec.structs.replace(recipe, seed=seed)

@@ -119,11 +119,29 @@ def _fine_tuned(
     return holes_site.learn(recipe, images, start or WEIGHTS / "holes-net.yaml", out, command=command_line())
 
 
+def _fine_tuned_squares(marks: Path, start: Path | None, out: Path, config: Path | None, seed: int | None) -> Path:
+    """A square scorer moved to what a site's squares were judged to be."""
+    import numpy as np
+
+    from agent.cli.marks import judged_squares
+    from models.runtime import WEIGHTS
+    from models.training import squares_site
+
+    frames = []
+    for name, image, rows, whole in judged_squares(marks):
+        table = np.array(rows, np.float64).reshape(-1, 3)
+        frames.append(squares_site.JudgedFrame(name, image, table[:, :2], table[:, 2], 0.0 if whole else None))
+    recipe = recipe_of(squares_site.SiteRecipe, config, seed=seed, steps=None)
+    return squares_site.learn(recipe, frames, start or WEIGHTS / "squares-score.yaml", out, command=command_line())
+
+
 @app.command
 def squares(
     *,
     out: Path = Path("trained"),
     baselines: bool = True,
+    finetune: Path | None = None,
+    start: Path | None = None,
     config: Path | None = None,
     seed: int | None = None,
     steps: int | None = None,
@@ -133,6 +151,8 @@ def squares(
     Such as:
 
     - `cryonaut train squares --out trained --seed 0`
+    - `cryonaut train squares --finetune sessions/tonight --out site`, used by `cryonaut find squares --model
+      site/squares-score.yaml`
 
     Parameters
     ----------
@@ -140,8 +160,16 @@ def squares(
         Folder for weights, manifest and card.
     baselines
         Train the published CNN for the comparison, too (a minute).
+    finetune
+        Move the shipped scorer to a site's own squares: a recorded session (what its operator accepted and rejected,
+        elsewhere the share of good micrographs), or a folder of images with `<stem>.json` beside them (as
+        `find --format json` writes them, without the squares that are not wanted). How well a third of the squares,
+        which is held out, is told before and after is printed.
+    start
+        Manifest of the weights to fine-tune; the shipped ones by default.
     config
-        YAML file with the recipe; its keys are those in `models/training/squares.py`.
+        YAML file with the recipe; its keys are those in `models/training/squares.py` (`squares_site.py` with
+        --finetune).
     seed
         In the place of the recipe's.
     steps
@@ -150,6 +178,11 @@ def squares(
     with training():
         import msgspec
 
+        if finetune is not None:
+            if steps is not None:
+                raise ConfigError("--steps is of the network; with --finetune only its line is fitted: leave it out")
+            print(f"weights: {_fine_tuned_squares(finetune, start, out, config, seed)}")
+            return
         from models.training import squares as family
 
         recipe = recipe_of(family.SquareRecipe, config, seed=seed, steps=steps)
